@@ -1,5 +1,5 @@
-/* A bump allocator for what lives exactly one simulated step: no frees inside, one reset at its end.
- * Memory is kept across resets, so a loop stops allocating after its first, largest step. */
+/* A bump allocator for what lives exactly one simulated step: no frees inside, one reset at its
+ * end. Memory is kept across resets, so a loop stops allocating after its first, largest step. */
 #ifndef MOE_CONFIGS_BASE_ARENA_H
 #define MOE_CONFIGS_BASE_ARENA_H
 
@@ -14,6 +14,7 @@ void *moe_arena_alloc(moe_arena *arena, size_t count, size_t size);
 void moe_arena_reset(moe_arena *arena);
 size_t moe_arena_peak_bytes(const moe_arena *arena);
 
-#define moe_arena_array(arena, type, count) ((type *)moe_arena_alloc((arena), (count), sizeof(type)))
+#define moe_arena_array(arena, type, count)                                                        \
+    ((type *)moe_arena_alloc((arena), (count), sizeof(type)))
 
 #endif

@@ -7,8 +7,9 @@
 #include <stddef.h>
 
 /* The whole text of a regular file of at most `limit_bytes`, NUL-terminated (the NUL not counted in
- * *length), owned by `owner`; NULL after a printed error (missing, a directory, too large, a device).
- * `named_at` is where the path was written, for messages; {0} when it came from the command line. */
+ * *length), owned by `owner`; NULL after a printed error (missing, a directory, too large, a
+ * device). `named_at` is where the path was written, for messages; {0} when it came from the
+ * command line. */
 char *moe_input_read(void *owner, const char *path, size_t limit_bytes, size_t *length,
                      moe_where named_at, moe_diag *diag);
 

@@ -1,6 +1,7 @@
 /* Whole-or-nothing file writing: bytes go to a temporary file in the target's folder and appear
- * under the final name only when `moe_output_commit` has flushed, synced and renamed it. A full disk,
- * an error or SIGINT/SIGTERM/SIGHUP leaves the old file (or none) and removes the temporary one. */
+ * under the final name only when `moe_output_commit` has flushed, synced and renamed it. A full
+ * disk, an error or SIGINT/SIGTERM/SIGHUP leaves the old file (or none) and removes the temporary
+ * one. */
 #ifndef MOE_CONFIGS_BASE_OUTPUT_H
 #define MOE_CONFIGS_BASE_OUTPUT_H
 
@@ -13,7 +14,8 @@ typedef struct moe_output moe_output;
 /* NULL after a printed error. Freed by commit or abort, or aborted when `owner` is freed. */
 moe_output *moe_output_open(void *owner, const char *path, moe_diag *diag);
 FILE *moe_output_stream(moe_output *output); /* borrowed */
-/* Every earlier write error (ferror) surfaces here, printed once: MOE_INTERNAL, nothing left behind. */
+/* Every earlier write error (ferror) surfaces here, printed once: MOE_INTERNAL, nothing left
+ * behind. */
 moe_status moe_output_commit(moe_output *output, moe_diag *diag);
 void moe_output_abort(moe_output *output);
 

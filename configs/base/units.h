@@ -43,8 +43,13 @@ const char *moe_dimension_name(moe_dimension dimension);
 bool moe_units_parse(const char *text, size_t length, moe_dimension dimension, double *value,
                      moe_units_error *error);
 
-/* Writes the shortest text that parses back to the same double into `text` (at least 48 bytes);
- * picks the prefix a reader would ("50 GB/s", "6 us", "40 GiB" if exactly binary). */
+/* As above, with one leading "-" or "+" allowed. */
+bool moe_units_parse_signed(const char *text, size_t length, moe_dimension dimension, double *value,
+                            moe_units_error *error);
+
+/* Writes the shortest text that parses back (signed, if it is negative) to the same double into
+ * `text` (at least 48 bytes); picks the prefix a reader would ("50 GB/s", "6 us", "40 GiB" if
+ * exactly binary). */
 void moe_units_format(double value, moe_dimension dimension, char text[static 48]);
 
 /* For people: three significant digits ("12.3 ms", "1.84 GB"), never parsed back. */

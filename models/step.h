@@ -1,0 +1,162 @@
+/* One training step, decided but not yet priced: what the builder turns into a step program.
+ *
+ * Flow of one micro-batch (names of operations in quotes; X: exchange stream, S: sparse, G: gradient):
+ *
+ *   forward               S "materialize"          spAG of a layer's chunks, beside attention
+ *                         "embedding forward"
+ *            layer l      "attention forward"      attention and gate
+ *                         X "gather loads"         all-gather of the counts, then the host waits for them
+ *                         host "plan"              synchronisation, and planning charged by the policy
+ *                         S "calibrate"            spAG of what was added after the gate: exposed
+ *                         "permute" X "dispatch" "experts forward" X "combine" "unpermute"
+ *   head                  "head"                   LM head and loss, forward and backward
+ *                         G "head gradients"       where the head is not tied to the embedding
+ *   backward, layer l     under full recomputation: "attention recompute" "permute recompute" X "dispatch
+ *                         recompute" "experts recompute" X "combine recompute" "unpermute recompute"
+ *                         "unpermute backward" X "combine backward" "experts backward" (input and weight
+ *                         gradients; forward again if experts alone are recomputed) X "dispatch backward"
+ *                         S "reduce" (spRS)  S "re-materialize" of layer l - 1
+ *                         G "expert gradients"     expert-DP all-reduce, after "dispatch backward" and "reduce"
+ *                         "permute backward" "attention backward"
+ *                         G "dense gradients"      all-reduce, or reduce-scatter under ZeRO-1
+ *                         "embedding backward"
+ *   step                  G "embedding gradients"  "optimizer"  [ZeRO-1: G "gather parameters"]
+ *
+ * Re-sharding ("rearrange") and the planning before it ("plan") come first, on the critical path. The host
+ * launches each group of kernels ("launch") before it starts. A collective in which nothing crosses is not
+ * emitted: a policy that materializes nothing yields EP's program, operation for operation. Without a
+ * vocabulary there are no embedding, head and loss.
+ *
+ * Recomputation keeps the routing: counts are neither gathered nor waited for a second time.
+ *
+ * hide_under: ATTENTION: a layer's materialization may start when the layer before has ended and is
+ * awaited by the layer's dispatch; its reduction starts when "dispatch backward" has ended and is awaited
+ * by the next exchange of tokens, mostly "combine backward" (the paper's rule: hidden under attention
+ * only). LAYER: the materialization may start a whole layer earlier and is awaited by the experts; the
+ * reduction starts right after "experts backward" and is awaited by the optimizer. The sparse stream is
+ * one queue: under LAYER a calibration waits for the materialization of the next layer, issued before it.
+ *
+ * Background collectives (materialize, re-materialize, reduce, gradients while computation remains) have
+ * the profile's slowdown and sm_share; what is waited for (dispatch, combine, gather loads, calibrate,
+ * rearrange) and what comes after the last computation (embedding gradients, gather parameters) have not.
+ *
+ * Micro-batches. gather: PER_STEP materializes in the first alone; calibrations are each micro-batch's
+ * own. accumulate: EACH reduces replica gradients in every backward pass; HOLD once, in the last, for all
+ * chunks that any micro-batch had. Dense and expert-DP gradients travel in the last alone.
+ *
+ * rematerialize: copies are freed after the layer's forward pass, so every micro-batch gathers them (`gather`
+ * does not matter), and again before the layer's backward pass, calibrated ones included; the last
+ * layer's are still there and are not gathered again.
+ *
+ * FLOPs: forward 1, input gradient 1, weight gradient 1 times the matrix FLOPs; attention scores backward
+ * 2 times forward. Bytes on the wire: dispatch and combine move top-level token vectors of
+ * `moe_network_token_bytes` per assignment; a chunk is one expert. */
+#ifndef MOE_MODELS_STEP_H
+#define MOE_MODELS_STEP_H
+
+#include "models/network.h"
+#include "models/placement.h"
+#include "models/program.h"
+
+typedef enum moe_hide { MOE_HIDE_ATTENTION, MOE_HIDE_LAYER } moe_hide;
+typedef enum moe_accumulate { MOE_REDUCE_EACH, MOE_REDUCE_HOLD } moe_accumulate;
+typedef enum moe_gather { MOE_GATHER_PER_STEP, MOE_GATHER_PER_MICRO_BATCH } moe_gather;
+typedef enum moe_recompute { MOE_RECOMPUTE_NONE, MOE_RECOMPUTE_EXPERTS, MOE_RECOMPUTE_FULL } moe_recompute;
+typedef enum moe_optimizer_sharding { MOE_OPTIMIZER_REPLICATED, MOE_OPTIMIZER_ZERO1 } moe_optimizer_sharding;
+
+/* Set by the policy; the same for every step of a run. */
+typedef struct moe_schedule {
+    moe_hide hide_under;
+    bool rematerialize;
+    moe_accumulate accumulate;
+    moe_gather gather;
+    moe_chunk_algorithm algorithm;
+    bool gathers_loads; /* the all-gather of counts (dropless EP needs it, too) */
+} moe_schedule;
+
+/* Set by the scenario. */
+typedef struct moe_step_options {
+    int micro_batches;
+    double tokens;    /* of one device and micro-batch */
+    int recompute;          /* moe_recompute */
+    int optimizer_sharding; /* moe_optimizer_sharding */
+    bool interference;      /* false: slowdown 1 and sm_share 0 everywhere */
+} moe_step_options;
+
+/* One MoE layer of one micro-batch, routed. Arrays live in the step's arena. */
+typedef struct moe_routed_layer {
+    const double *pairs;    /* [devices][devices] assignments sent from a source device to a copy's device */
+    const double *rows;     /* [devices][experts] rows that each device computes of each expert */
+    const moe_chunk *materialized; /* before the forward pass; one per (group, expert) with copies beyond its owner */
+    int materialized_count;
+    const moe_chunk *calibrated; /* added after the gate */
+    int calibrated_count;
+    double planning_s; /* host time after the gate, beyond the synchronisation */
+} moe_routed_layer;
+
+typedef struct moe_step {
+    const moe_routed_layer *routed; /* [micro_batches][layers] */
+    const moe_transfer *moves;      /* re-sharding: parameters and optimizer state */
+    size_t move_count;
+    double planning_s; /* host time before the step */
+} moe_step;
+
+/* The step program, in `arena`. */
+moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_network *network,
+                            const moe_layout *layout, const moe_placement *placement,
+                            const moe_step_options *options, const moe_schedule *schedule,
+                            const moe_step *step);
+
+/* Memory of a device during the step; every member in bytes, peak = the sum of the others but capacity.
+ *
+ *   materialized   Hecate's accounting (research: Fig. 13): replica parameters are kept for all layers,
+ *                  or one layer when re-materialized; replica gradients for one layer (all, when held over
+ *                  micro-batches); replicas carry no optimizer state. Hidden under a whole layer, "one" is
+ *                  two layers in a row: the next one's are under way.
+ *   activations    what each layer saves for backward (attention: 8 token vectors; experts: 2 d + 2 f values
+ *                  a row, gated 2 d + 3 f, from the rows each device really receives; experts recomputed:
+ *                  2 d; all recomputed: one token vector a layer and no more), plus the larger of the
+ *                  logits (training dtype, and fp32) and the layer being recomputed; of the micro-batch
+ *                  with most rows
+ *   buffers        staging of the largest exchange, sent and received, and `library_bytes`
+ *
+ * ZeRO-1 shards the optimizer state of dense parameters alone. */
+typedef struct moe_memory {
+    double parameters;
+    double gradients;
+    double optimizer;
+    double materialized;
+    double activations;
+    double buffers;
+    double reserved;
+    double peak;
+    double capacity;
+} moe_memory;
+
+typedef struct moe_memory_options {
+    double library_bytes;     /* NCCL, cuBLAS, context: per device */
+    double reserved_fraction; /* of capacity: fragmentation, the framework's own */
+} moe_memory_options;
+
+/* Memory of one device. */
+moe_memory moe_step_memory(const moe_cluster *cluster, const moe_network *network,
+                           const moe_layout *layout, const moe_placement *placement,
+                           const moe_step_options *options, const moe_schedule *schedule,
+                           const moe_memory_options *memory, const moe_step *step, int device);
+
+/* What one phase of one expert costs per row, as the cost law wants it: every matrix reads its input and
+ * writes its output; the weight gradient writes gradients instead of reading weights. Biases are bytes, but
+ * no FLOPs. */
+moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase phase);
+
+/* Bytes one more materialized expert in every layer costs a device (slots: what a policy divides by). With
+ * accumulate HOLD its gradients are counted for all layers, as with several micro-batches. */
+double moe_memory_slot_bytes(const moe_network *network, const moe_schedule *schedule);
+
+/* Memory of a device that holds `owned` experts over all layers and receives at most `rows` rows in each
+ * layer, with nothing materialized: what a policy may assume of a step it has not seen. */
+moe_memory moe_memory_estimate(const moe_cluster *cluster, const moe_network *network,
+                               const moe_layout *layout, const moe_step_options *options,
+                               const moe_memory_options *memory, double owned, double rows);
+
+#endif

@@ -1,0 +1,154 @@
+/* The forward pass of one micro-batch, and the head. */
+#include "models/step_builder.h"
+
+/* Kernels of a layer's attention and gate, the gathering of loads, and the spAG issued with them.
+ */
+static int attention_kernels(const moe_step_builder *builder, int layer)
+{
+    int kernels = MOE_KERNELS_ATTENTION + moe_step_kernels(builder->loads);
+    if (moe_step_hides_under_attention(builder)) {
+        return kernels + moe_step_kernels(builder->built[layer].materialize);
+    }
+    if (layer == 0) {
+        kernels += moe_step_kernels(builder->built[0].materialize);
+    }
+    return layer + 1 < builder->layers
+               ? kernels + moe_step_kernels(builder->built[layer + 1].materialize)
+               : kernels;
+}
+
+static void materialize(moe_step_builder *builder, int layer)
+{
+    if (layer >= builder->layers) {
+        return;
+    }
+    moe_step_layer *built = &builder->built[layer];
+    int here = builder->layer;
+    builder->layer = layer; /* the operation is that layer's, wherever it is issued */
+    built->materialize_op = moe_step_beside(builder, &(moe_step_side){.name = "materialize",
+                                                                      .part = MOE_MATERIALIZE,
+                                                                      .stream = MOE_STREAM_SPARSE,
+                                                                      .traffic = built->materialize,
+                                                                      .background = true,
+                                                                      .wait = -1});
+    builder->layer = here;
+}
+
+/* Issued when the layer before has ended: this layer's, or, a layer ahead, the next one's. */
+static void issue_materializations(moe_step_builder *builder, int layer)
+{
+    bool ahead = !moe_step_hides_under_attention(builder);
+    if (!ahead || layer == 0) {
+        materialize(builder, layer);
+    }
+    if (ahead) {
+        materialize(builder, layer + 1);
+    }
+}
+
+/* Waits for the counts on the host, then launches what the device waits for. */
+static void synchronise(moe_step_builder *builder, int layer)
+{
+    const moe_step_layer *built = &builder->built[layer];
+    moe_step_exchange(builder, "gather loads", MOE_DISPATCH, builder->loads);
+    bool waits = builder->schedule->gathers_loads;
+    if (waits || built->planning_s > 0) {
+        double sync_s = waits ? moe_cost_host_sync_s(builder->costs) : 0;
+        moe_step_host(builder, "plan", sync_s + built->planning_s, true);
+    }
+    moe_step_launch(builder, MOE_KERNELS_PERMUTE + moe_step_kernels(built->calibrate) +
+                                 moe_step_kernels(built->to_holders));
+}
+
+static int calibrate(moe_step_builder *builder, const moe_step_layer *built)
+{
+    return moe_step_beside(builder, &(moe_step_side){.name = "calibrate",
+                                                     .part = MOE_MATERIALIZE,
+                                                     .stream = MOE_STREAM_SPARSE,
+                                                     .traffic = built->calibrate,
+                                                     .wait = -1});
+}
+
+/* The end of the layer, and all up to the next synchronisation: launched while the experts compute.
+ */
+static void launch_rest(moe_step_builder *builder, int layer)
+{
+    const moe_step_layer *built = &builder->built[layer];
+    int kernels = MOE_KERNELS_UNPERMUTE + moe_step_kernels(built->to_sources);
+    if (layer + 1 < builder->layers) {
+        kernels += attention_kernels(builder, layer + 1);
+    } else if (builder->network->vocabulary > 0) {
+        kernels += MOE_KERNELS_HEAD;
+    }
+    moe_step_launch(builder, kernels);
+}
+
+static void dispatch_and_compute(moe_step_builder *builder, int layer)
+{
+    moe_step_layer *built = &builder->built[layer];
+    int calibrate_op = calibrate(builder, built);
+    bool before_dispatch = moe_step_hides_under_attention(builder);
+    moe_step_compute(builder, "permute", MOE_DISPATCH, built->permute_s);
+    if (before_dispatch) {
+        moe_step_await(builder, built->materialize_op);
+        moe_step_await(builder, calibrate_op);
+        moe_step_await_reduction(builder);
+    }
+    moe_step_exchange(builder, "dispatch", MOE_DISPATCH, built->to_holders);
+    moe_step_launch(builder, MOE_KERNELS_EXPERTS);
+    if (!before_dispatch) {
+        moe_step_await(builder, built->materialize_op);
+        moe_step_await(builder, calibrate_op);
+    }
+    moe_step_compute(builder, "experts forward", MOE_EXPERT, built->experts_forward_s);
+    launch_rest(builder, layer);
+    moe_step_exchange(builder, "combine", MOE_COMBINE, built->to_sources);
+    moe_step_compute(builder, "unpermute", MOE_COMBINE, built->permute_s);
+}
+
+/* Rows of the table read and written out. */
+static void embed(moe_step_builder *builder)
+{
+    if (builder->network->vocabulary > 0) {
+        double bytes = 2 * builder->options->tokens * moe_network_token_bytes(builder->network);
+        double seconds = moe_cost_memory_s(builder->costs, bytes);
+        moe_step_compute(builder, "embedding forward", MOE_DENSE,
+                         moe_step_uniform(builder, seconds));
+    }
+}
+
+void moe_step_forward(moe_step_builder *builder)
+{
+    int embedding = builder->network->vocabulary > 0 ? MOE_KERNELS_EMBEDDING : 0;
+    moe_step_launch(builder, embedding + attention_kernels(builder, 0));
+    for (int layer = 0; layer < builder->layers; layer++) {
+        issue_materializations(builder, layer);
+        if (layer == 0) {
+            embed(builder);
+        }
+        builder->layer = layer;
+        moe_step_compute(builder, "attention forward", MOE_DENSE, builder->attention_forward_s);
+        synchronise(builder, layer);
+        dispatch_and_compute(builder, layer);
+        builder->layer = -1;
+    }
+}
+
+/* Forward, input gradient, weight gradient: weights read twice, their gradient written once. Logits
+ * are written, read by the loss, overwritten by their gradient, and that is read twice. */
+void moe_step_head(moe_step_builder *builder)
+{
+    const moe_network *network = builder->network;
+    if (network->vocabulary == 0) {
+        return;
+    }
+    double tokens = builder->options->tokens;
+    double vocabulary = (double)network->vocabulary;
+    double value_bytes = moe_dtype_bytes(network->parameter_dtype);
+    double weights = vocabulary * (double)network->hidden;
+    double bytes = weights * (2 * value_bytes + moe_dtype_bytes(network->gradient_dtype)) +
+                   5 * tokens * vocabulary * value_bytes;
+    double flop = 3 * moe_network_head_flop(network, tokens);
+    double seconds = moe_cost_dense_s(builder->costs, flop, bytes, tokens);
+    moe_step_compute(builder, "head", MOE_DENSE, moe_step_uniform(builder, seconds));
+}

@@ -1,0 +1,217 @@
+/* What the operations of a step cost: durations per device, traffic per collective. */
+#include "models/step_builder.h"
+
+moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase phase)
+{
+    double hidden = (double)network->hidden;
+    double ffn = (double)network->ffn;
+    double matrices = network->gated ? 3 : 2;
+    return (moe_expert_shape){
+        .flop_per_row = 2 * matrices * hidden * ffn,
+        .weight_bytes = phase == MOE_WEIGHT_GRADIENT ? moe_network_expert_gradient_bytes(network)
+                                                     : moe_network_expert_bytes(network),
+        .row_bytes = matrices * (hidden + ffn) * moe_dtype_bytes(network->parameter_dtype),
+    };
+}
+
+/* --- the same for every layer ----------------------------------------------------------------- */
+
+static const int *devices_in_order(moe_step_builder *builder)
+{
+    int *order = moe_arena_array(builder->arena, int, (size_t)builder->devices);
+    for (int device = 0; device < builder->devices; device++) {
+        order[device] = device;
+    }
+    return order;
+}
+
+/* Device i of every EP group, for each i. */
+static const int *devices_in_expert_groups(moe_step_builder *builder)
+{
+    const moe_layout *layout = builder->layout;
+    int *order = moe_arena_array(builder->arena, int, (size_t)builder->devices);
+    for (int position = 0; position < layout->ep; position++) {
+        for (int group = 0; group < layout->groups; group++) {
+            order[position * layout->groups + group] = group * layout->ep + position;
+        }
+    }
+    return order;
+}
+
+const moe_traffic *moe_step_ring(moe_step_builder *builder, moe_collective_kind kind, double bytes)
+{
+    return moe_traffic_ring(builder->arena, builder->costs, kind, builder->in_order, 1,
+                            builder->devices, bytes);
+}
+
+const moe_traffic *moe_step_dense_gradients(moe_step_builder *builder, double parameters)
+{
+    bool sharded = builder->options->optimizer_sharding == MOE_OPTIMIZER_ZERO1;
+    double bytes = parameters * moe_dtype_bytes(builder->network->gradient_dtype);
+    return moe_step_ring(builder, sharded ? MOE_REDUCE_SCATTER : MOE_ALL_REDUCE, bytes);
+}
+
+/* Each rank contributes a 32-bit count per expert. */
+static const moe_traffic *gather_loads(moe_step_builder *builder)
+{
+    const moe_layout *layout = builder->layout;
+    if (!builder->schedule->gathers_loads) {
+        return NULL;
+    }
+    double bytes = 4.0 * layout->ep * builder->experts;
+    return moe_traffic_ring(builder->arena, builder->costs, MOE_ALL_GATHER, builder->in_order,
+                            layout->groups, layout->ep, bytes);
+}
+
+static double attention_seconds(const moe_step_builder *builder, double passes)
+{
+    double tokens = builder->options->tokens;
+    return moe_cost_dense_s(
+        builder->costs, passes * moe_network_dense_flop(builder->network, tokens),
+        passes * moe_network_dense_memory_bytes(builder->network, tokens), tokens);
+}
+
+void moe_step_price_common(moe_step_builder *builder)
+{
+    const moe_network *network = builder->network;
+    size_t devices = (size_t)builder->devices;
+    builder->in_order = devices_in_order(builder);
+    builder->in_expert_groups = devices_in_expert_groups(builder);
+    builder->loads = gather_loads(builder);
+    builder->gradients = moe_step_dense_gradients(
+        builder, moe_network_attention_parameters(network) + moe_network_gate_parameters(network));
+    builder->attention_forward_s = moe_step_uniform(builder, attention_seconds(builder, 1));
+    builder->attention_backward_s = moe_step_uniform(builder, attention_seconds(builder, 2));
+    builder->pairs_bytes = moe_arena_array(builder->arena, double, devices *devices);
+    builder->rows = moe_arena_array(builder->arena, double, (size_t)builder->experts);
+    builder->built = moe_arena_array(builder->arena, moe_step_layer, (size_t)builder->layers);
+}
+
+/* Owners stand at the same position of every group under EP; where a policy places each group's on
+ * its own, the largest shard of any position is reduced by all (an overestimate). */
+const moe_traffic *moe_step_expert_gradients(moe_step_builder *builder, int layer)
+{
+    const moe_layout *layout = builder->layout;
+    if (layout->groups == 1) {
+        return NULL;
+    }
+    int *owned = moe_arena_array(builder->arena, int, (size_t)builder->devices);
+    int most = 0;
+    for (int group = 0; group < layout->groups; group++) {
+        for (int expert = 0; expert < builder->experts; expert++) {
+            int count = ++owned[*moe_placement_owner(builder->placement, layer, group, expert)];
+            most = count > most ? count : most;
+        }
+    }
+    return moe_traffic_ring(builder->arena, builder->costs, MOE_ALL_REDUCE,
+                            builder->in_expert_groups, layout->ep, layout->groups,
+                            most * moe_network_expert_gradient_bytes(builder->network));
+}
+
+/* --- one layer -------------------------------------------------------------------------------- */
+
+static void price_exchanges(moe_step_builder *builder, const moe_routed_layer *routed,
+                            moe_step_layer *built)
+{
+    size_t devices = (size_t)builder->devices;
+    double token_bytes = moe_network_token_bytes(builder->network);
+    double *permute_s = moe_arena_array(builder->arena, double, devices);
+    for (size_t source = 0; source < devices; source++) {
+        double bytes = 0;
+        for (size_t pair = source * devices; pair < (source + 1) * devices; pair++) {
+            builder->pairs_bytes[pair] = routed->pairs[pair] * token_bytes;
+            bytes += builder->pairs_bytes[pair];
+        }
+        permute_s[source] = moe_cost_memory_s(builder->costs, 2 * bytes); /* read and written */
+    }
+    built->permute_s = permute_s;
+    built->to_holders =
+        moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, false);
+    built->to_sources =
+        moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, true);
+}
+
+/* Rows of the experts that a device computes at all: most devices hold few of them. */
+static int active_rows(moe_step_builder *builder, const moe_routed_layer *routed, int device)
+{
+    const double *rows = routed->rows + (size_t)device * (size_t)builder->experts;
+    int count = 0;
+    for (int expert = 0; expert < builder->experts; expert++) {
+        if (rows[expert] > 0) {
+            builder->rows[count++] = rows[expert];
+        }
+    }
+    return count;
+}
+
+static void price_experts(moe_step_builder *builder, const moe_routed_layer *routed,
+                          moe_step_layer *built)
+{
+    double *forward_s = moe_arena_array(builder->arena, double, (size_t)builder->devices);
+    double *backward_s = moe_arena_array(builder->arena, double, (size_t)builder->devices);
+    bool again = builder->options->recompute == MOE_RECOMPUTE_EXPERTS;
+    moe_expert_shape shapes[3];
+    for (int phase = MOE_FORWARD; phase <= MOE_WEIGHT_GRADIENT; phase++) {
+        shapes[phase] = moe_step_expert_shape(builder->network, (moe_phase)phase);
+    }
+    for (int device = 0; device < builder->devices; device++) {
+        int count = active_rows(builder, routed, device);
+        double seconds[3];
+        for (int phase = MOE_FORWARD; phase <= MOE_WEIGHT_GRADIENT; phase++) {
+            seconds[phase] =
+                moe_cost_experts_s(builder->costs, &shapes[phase], builder->rows, count);
+        }
+        forward_s[device] = seconds[MOE_FORWARD];
+        backward_s[device] = seconds[MOE_INPUT_GRADIENT] + seconds[MOE_WEIGHT_GRADIENT] +
+                             (again ? seconds[MOE_FORWARD] : 0);
+    }
+    built->experts_forward_s = forward_s;
+    built->experts_backward_s = backward_s;
+}
+
+static const moe_traffic *price_chunks(moe_step_builder *builder, moe_collective_kind kind,
+                                       moe_chunk_list chunks)
+{
+    double bytes = kind == MOE_BROADCAST ? moe_network_expert_bytes(builder->network)
+                                         : moe_network_expert_gradient_bytes(builder->network);
+    return moe_traffic_chunks(builder->arena, builder->costs, kind, chunks.items, chunks.count,
+                              bytes, builder->schedule->algorithm);
+}
+
+/* Re-materialization frees the copies within the micro-batch, so it gathers in every one. */
+static bool materializes(const moe_step_builder *builder)
+{
+    return builder->micro_batch == 0 || builder->schedule->gather == MOE_GATHER_PER_MICRO_BATCH ||
+           builder->schedule->rematerialize;
+}
+
+static void price_sparse(moe_step_builder *builder, const moe_routed_layer *routed, int layer,
+                         moe_step_layer *built)
+{
+    if (materializes(builder)) {
+        moe_chunk_list chunks = {routed->materialized, routed->materialized_count};
+        built->materialize = price_chunks(builder, MOE_BROADCAST, chunks);
+    }
+    built->calibrate = price_chunks(builder, MOE_BROADCAST,
+                                    (moe_chunk_list){routed->calibrated, routed->calibrated_count});
+    if (builder->schedule->rematerialize) {
+        built->rematerialize =
+            routed->calibrated_count == 0
+                ? built->materialize
+                : price_chunks(builder, MOE_BROADCAST, moe_step_gathered_chunks(builder, layer));
+    }
+    built->reduce = price_chunks(builder, MOE_REDUCE, moe_step_reduced_chunks(builder, layer));
+}
+
+void moe_step_price_layers(moe_step_builder *builder)
+{
+    size_t first = (size_t)builder->micro_batch * (size_t)builder->layers;
+    for (int layer = 0; layer < builder->layers; layer++) {
+        const moe_routed_layer *routed = &builder->step->routed[first + (size_t)layer];
+        moe_step_layer *built = &builder->built[layer];
+        *built = (moe_step_layer){.planning_s = routed->planning_s, .materialize_op = -1};
+        price_exchanges(builder, routed, built);
+        price_experts(builder, routed, built);
+        price_sparse(builder, routed, layer, built);
+    }
+}

@@ -1,0 +1,231 @@
+#include "reports/catalogue.h"
+
+#include "configs/base/memory.h"
+#include "models/cluster.h"
+#include "models/network.h"
+#include "models/profile.h"
+#include "policies/policy.h"
+#include "sim/engine.h"
+#include "sim/scenario.h"
+#include "traces/importer.h"
+#include <dirent.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <talloc.h>
+#include <unistd.h>
+
+const moe_catalogue_kind moe_catalogue_kinds[] = {
+    {"policies", "ways to place, replicate and materialize experts", NULL, NULL},
+    {"engines", "what executes a step program", NULL, NULL},
+    {"clusters", "clusters described in YAML", "configs/clusters", &moe_cluster_table},
+    {"models", "Mixture-of-Experts models described in YAML", "configs/models", &moe_network_table},
+    {"scenarios", "comparisons ready to simulate", "configs/scenarios", &moe_scenario_table},
+    {"profiles", "cost curves of one kind of device and fabric", "calibrate/profiles",
+     &moe_profile_table},
+    {"importers", "readers of foreign routing recordings", NULL, NULL},
+    {NULL, NULL, NULL, NULL},
+};
+
+const moe_catalogue_kind *moe_catalogue_kind_find(const char *name)
+{
+    for (const moe_catalogue_kind *kind = moe_catalogue_kinds; kind->name; kind++)
+        if (strcmp(kind->name, name) == 0)
+            return kind;
+    return NULL;
+}
+
+/* Built-in entries. */
+
+static void add_entry(json_t *entries, const char *name, const char *sentence, const char *file)
+{
+    json_t *entry = json_pack("{s:s, s:s}", "name", name, "sentence", sentence);
+    if (file)
+        json_object_set_new(entry, "file", json_string(file));
+    json_array_append_new(entries, entry);
+}
+
+static json_t *list_built_in(const char *kind)
+{
+    json_t *entries = json_array();
+    if (strcmp(kind, "policies") == 0)
+        for (const moe_policy *const *policy = moe_policies; *policy; policy++)
+            add_entry(entries, (*policy)->name, (*policy)->sentence, NULL);
+    else if (strcmp(kind, "engines") == 0)
+        for (const moe_engine *const *engine = moe_engines; *engine; engine++)
+            add_entry(entries, (*engine)->name, (*engine)->sentence, NULL);
+    else
+        for (const moe_importer *const *importer = moe_importers; *importer; importer++)
+            add_entry(entries, (*importer)->name, (*importer)->sentence, NULL);
+    return entries;
+}
+
+/* Presets. */
+
+/* A data folder below the working folder is named relative to it: shorter to read and to retype. */
+static const char *data_folder(void)
+{
+    const char *folder = getenv("MOEPLAN_DATA");
+    if (folder && *folder)
+        return folder;
+    char here[PATH_MAX];
+    if (getcwd(here, sizeof here) && strcmp(here, MOEPLAN_DATA_DIR) == 0)
+        return ".";
+    return MOEPLAN_DATA_DIR;
+}
+
+static char *preset_path(void *owner, const moe_catalogue_kind *kind, const char *file)
+{
+    const char *folder = data_folder();
+    if (strcmp(folder, ".") == 0)
+        return moe_need(talloc_asprintf(owner, "%s/%s", kind->folder, file));
+    return moe_need(talloc_asprintf(owner, "%s/%s/%s", folder, kind->folder, file));
+}
+
+static int is_preset(const struct dirent *entry)
+{
+    const char *dot = strrchr(entry->d_name, '.');
+    return entry->d_name[0] != '.' && dot && strcmp(dot, ".yaml") == 0;
+}
+
+static const char **preset_names(void *owner, const moe_catalogue_kind *kind, size_t *count)
+{
+    struct dirent **files;
+    char *folder = preset_path(owner, kind, "");
+    int found = scandir(folder, &files, is_preset, alphasort);
+    *count = found < 0 ? 0 : (size_t)found;
+    const char **names = moe_need(talloc_zero_array(owner, const char *, *count + 1));
+    for (size_t i = 0; i < *count; i++) {
+        size_t stem = strlen(files[i]->d_name) - strlen(".yaml");
+        names[i] = moe_need(talloc_strndup(names, files[i]->d_name, stem));
+        free(files[i]);
+    }
+    if (found >= 0)
+        free(files);
+    talloc_free(folder);
+    return names;
+}
+
+char *moe_catalogue_file(void *owner, const moe_catalogue_kind *kind, const char *name)
+{
+    if (!kind->folder || strchr(name, '/'))
+        return NULL;
+    char *file = moe_need(talloc_asprintf(owner, "%s.yaml", name));
+    char *path = preset_path(owner, kind, file);
+    talloc_free(file);
+    if (access(path, R_OK) == 0)
+        return path;
+    talloc_free(path);
+    return NULL;
+}
+
+/* One line about a loaded preset. */
+
+static char *describe_cluster(void *owner, const moe_cluster_spec *cluster)
+{
+    char intra[48], nic[48];
+    moe_units_format_short(cluster->intra.bandwidth_bytes_per_s, MOE_BANDWIDTH, intra);
+    moe_units_format_short(cluster->nic.bandwidth_bytes_per_s, MOE_BANDWIDTH, nic);
+    return talloc_asprintf(
+        owner,
+        "%lld hosts x %lld devices (%s), %s per device within a host, %s per %s between hosts",
+        (long long)cluster->hosts, (long long)cluster->devices_per_host,
+        cluster->device.name ? cluster->device.name : "unnamed", intra, nic,
+        cluster->nic.sharing == MOE_NIC_PER_HOST ? "host" : "device");
+}
+
+static char *describe_network(void *owner, const moe_network *network)
+{
+    return talloc_asprintf(
+        owner, "%lld layers x %lld experts, top-%lld, hidden %lld, %.3g B parameters",
+        (long long)network->layers, (long long)network->experts, (long long)network->top_k,
+        (long long)network->hidden, moe_network_parameters(network) / 1e9);
+}
+
+static char *describe_scenario(void *owner, const moe_scenario *scenario)
+{
+    const moe_policy_use *uses = scenario->policies.items;
+    char *text = talloc_asprintf(
+        owner,
+        "%s on %lld x %lld devices:", scenario->model.name ? scenario->model.name : "a model",
+        (long long)scenario->cluster.hosts, (long long)scenario->cluster.devices_per_host);
+    for (size_t i = 0; i < scenario->policies.count; i++)
+        text = talloc_asprintf_append(moe_need(text), "%s %s", i ? "," : "", uses[i].name);
+    return text;
+}
+
+/* Says where the parts of a profile come from: the first thing to know of a cost. */
+static char *describe_profile(void *owner, const moe_profile *profile)
+{
+    char *text = talloc_asprintf(owner, "costs of %s: dense %s, experts %s; collectives",
+                                 profile->device ? profile->device : "an unnamed device",
+                                 moe_origin_names[profile->dense.origin],
+                                 moe_origin_names[profile->experts.origin]);
+    bool said[MOE_ASSUMED + 1] = {false};
+    const char *separator = " ";
+    for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
+        int origin = profile->collectives[kind].origin;
+        if (!said[origin])
+            text =
+                talloc_asprintf_append(moe_need(text), "%s%s", separator, moe_origin_names[origin]);
+        said[origin] = true;
+        separator = ", ";
+    }
+    return text;
+}
+
+char *moe_catalogue_describe(void *owner, const moe_table *table, const void *loaded)
+{
+    char *text;
+    if (table == &moe_cluster_table)
+        text = describe_cluster(owner, loaded);
+    else if (table == &moe_network_table)
+        text = describe_network(owner, loaded);
+    else if (table == &moe_scenario_table)
+        text = describe_scenario(owner, loaded);
+    else
+        text = describe_profile(owner, loaded);
+    return moe_need(text);
+}
+
+static void add_preset(json_t *entries, const moe_catalogue_kind *kind, const char *name)
+{
+    void *scratch = moe_need(talloc_new(NULL));
+    char *path = moe_catalogue_file(scratch, kind, name);
+    moe_diag *quiet = moe_diag_create(scratch, NULL);
+    const moe_config *config =
+        path ? moe_config_load(scratch, path, kind->table, NULL, 0, quiet) : NULL;
+    const char *sentence = "does not load: `moeplan check` says why";
+    if (config)
+        sentence = moe_catalogue_describe(scratch, kind->table, moe_config_root(config));
+    add_entry(entries, name, sentence, path ? path : "");
+    talloc_free(scratch);
+}
+
+json_t *moe_catalogue_list(const moe_catalogue_kind *kind)
+{
+    if (!kind->folder)
+        return list_built_in(kind->name);
+    size_t count;
+    json_t *entries = json_array();
+    const char **names = preset_names(NULL, kind, &count);
+    for (size_t i = 0; i < count; i++)
+        add_preset(entries, kind, names[i]);
+    talloc_free(names);
+    return entries;
+}
+
+const char **moe_catalogue_names(void *owner, const moe_catalogue_kind *kind, size_t *count)
+{
+    if (kind->folder)
+        return preset_names(owner, kind, count);
+    json_t *entries = list_built_in(kind->name);
+    *count = json_array_size(entries);
+    const char **names = moe_need(talloc_zero_array(owner, const char *, *count + 1));
+    for (size_t i = 0; i < *count; i++) {
+        const json_t *name = json_object_get(json_array_get(entries, i), "name");
+        names[i] = moe_need(talloc_strdup(names, json_string_value(name)));
+    }
+    json_decref(entries);
+    return names;
+}

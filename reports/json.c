@@ -1,0 +1,56 @@
+#include "reports/report.h"
+
+#include <talloc.h>
+
+static json_t *cluster_json(const moe_binding *binding)
+{
+    const moe_cluster_spec *spec = &binding->scenario->cluster;
+    return json_pack("{s:s, s:i, s:i, s:i, s:s}", "name", spec->name, "devices",
+                     binding->cluster->devices, "hosts", binding->cluster->hosts,
+                     "devices_per_host", binding->cluster->devices_per_host, "device",
+                     spec->device.name);
+}
+
+static json_t *trace_json(const moe_binding *binding, const moe_run *run)
+{
+    const moe_trace_info *info = moe_trace_get_info(binding->trace);
+    return json_pack("{s:s, s:I, s:b, s:s, s:s, s:b, s:o}", "file", binding->scenario->trace.file,
+                     "iterations", (json_int_t)run->iterations, "synthetic", (int)info->synthetic,
+                     "origin", info->origin, "digest", info->digest, "marked",
+                     (int)moe_routing_is_marked(binding->routing), "rules",
+                     moe_routing_rules(binding->routing));
+}
+
+static json_t *profile_json(const moe_binding *binding, const moe_run *run)
+{
+    const moe_profile *profile = &binding->scenario->profile;
+    json_t *curves = json_object();
+    for (int p = 0; p < run->policy_count; p++)
+        json_object_set_new(curves, run->policies[p].result.name,
+                            moe_profile_provenance(profile, &run->policies[p].usage));
+    return json_pack("{s:s, s:s, s:o}", "name", profile->name, "device", profile->device, "curves",
+                     curves);
+}
+
+static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:o, s:o}", "program",
+                     "moeplan " MOEPLAN_VERSION, "engine", binding->engine->name, "network_model",
+                     binding->engine->network_model, "port_sharing",
+                     moe_sharing_names[binding->scenario->port_sharing], "step", "train",
+                     "interference", (int)binding->scenario->interference, "seed",
+                     (json_int_t)binding->scenario->seed, "inputs",
+                     moe_config_digests(binding->config), "profile", profile_json(binding, run));
+}
+
+json_t *moe_report_json(const moe_binding *binding, const moe_run *run)
+{
+    json_t *policies = json_array();
+    for (int p = 0; p < run->policy_count; p++)
+        json_array_append_new(policies,
+                              moe_result_json(&run->policies[p].result, &run->policies[0].result));
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "engine", binding->engine->name, "seed",
+                     (json_int_t)binding->scenario->seed, "cluster", cluster_json(binding), "trace",
+                     trace_json(binding, run), "policies", policies, "provenance",
+                     provenance_json(binding, run));
+}

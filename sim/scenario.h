@@ -1,0 +1,81 @@
+/* A scenario: one YAML file that names a cluster, a model, a profile, a trace and policies; and its
+ * binding: everything loaded, every relation between the files verified, ready to simulate.
+ *
+ *     cluster: ../clusters/p4d_4x8_a100.yaml      # or an inline map
+ *     model: ../models/gpt_moe_s.yaml
+ *     profile: ../../calibrate/profiles/a100_40.yaml
+ *     trace: {file: ../../traces/samples/x.safetensors, window: [500, 700], layers: cycle, tokens_per_source: 8192}
+ *     step: train
+ *     parallel: {ep: 32}
+ *     batch: {micro_batches: 1}
+ *     policies:
+ *       - {name: ep}
+ *       - {name: fssdp-rm, policy: fssdp, rematerialize: true}
+ *     engine: fluid
+ *     seed: 1
+ */
+#ifndef MOE_SIM_SCENARIO_H
+#define MOE_SIM_SCENARIO_H
+
+#include "models/step.h"
+#include "policies/policy.h"
+#include "sim/engine.h"
+#include "traces/mapping.h"
+
+typedef struct moe_parallel {
+    int64_t ep; /* devices of an EP group; 0: all devices */
+    int64_t dp; /* source ranks; 0: as many as devices (the only number there is without TP or PP) */
+} moe_parallel;
+
+typedef struct moe_batch {
+    int64_t micro_batches;
+    int recompute; /* moe_recompute */
+    int optimizer; /* moe_optimizer_sharding */
+} moe_batch;
+
+typedef struct moe_policy_use {
+    const char *name;   /* how results call it */
+    const char *policy; /* NULL: the policy called `name` */
+    void *tunables;
+} moe_policy_use;
+
+typedef struct moe_scenario {
+    const char *name;
+    moe_cluster_spec cluster;
+    moe_network model;
+    moe_profile profile;
+    moe_trace_use trace;
+    int step; /* 0: train */
+    moe_parallel parallel;
+    moe_batch batch;
+    moe_memory_options memory;
+    bool interference;
+    int port_sharing; /* moe_sharing */
+    moe_list policies; /* of moe_policy_use */
+    const char *engine;
+    int64_t seed;
+} moe_scenario;
+
+extern const moe_table moe_scenario_table;
+
+/* A scenario with everything it names, checked. Owned by the talloc context it was created in. */
+typedef struct moe_binding {
+    const moe_config *config;
+    const moe_scenario *scenario;
+    const moe_engine *engine;
+    moe_cluster *cluster;
+    moe_layout layout;
+    const moe_trace *trace;
+    moe_routing *routing; /* the run */
+    moe_routing *warmup;  /* the iterations just before the window, to fill histories; or NULL */
+    moe_step_options options;
+} moe_binding;
+
+/* NULL after printed errors. `engine_name` overrides the scenario's (NULL: as written). */
+moe_binding *moe_binding_create(void *owner, const char *path, const char *const *overrides,
+                                size_t override_count, const char *engine_name, moe_diag *diag);
+
+/* The problem as policies see it; `costs` must outlive it. */
+moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *costs);
+
+#endif

@@ -1,0 +1,276 @@
+/* The laws of the house over whole simulations, both engines: small seeded random cases, the
+ * presets and recorded traces. Laws 1, 2, 3 and 9 are checked inside every step (`check_laws`); 4,
+ * 5 and 10 here; 6 and 7, which fix the program, in test_engines.c. */
+#include "reports/report.h"
+#include "tests/simulation.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const engines[] = {"analytic", "fluid"};
+
+static void assert_sums(const moe_run *run)
+{
+    for (int p = 0; p < run->policy_count; p++)
+        for (int64_t i = 0; i < run->iterations; i++) {
+            const moe_step_result *step = &run->policies[p].result.series[i];
+            double exposed = 0, critical = 0;
+            for (int part = 0; part < MOE_PARTS; part++) {
+                exposed += step->exposed_s[part];
+                critical += step->critical_s[part];
+            }
+            assert_true(fabs(exposed - step->step_s) <= 1e-9 * step->step_s);
+            assert_true(fabs(critical - step->step_s) <= 1e-9 * step->step_s);
+            assert_true(critical > 0 && step->critical_s[MOE_WAIT] == 0);
+        }
+}
+
+/* Law 4: FSSDP with nothing materialized, even sharding, no calibration and free planning is EP, to
+ * the bit. */
+static void test_idle_fssdp_is_ep(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        void *owner = talloc_new(NULL);
+        moe_binding *binding;
+        overrides all = {0};
+        set(owner, &all, "trace.window=[598, 603]");
+        set(owner, &all,
+            "policies=[{name: ep}, {name: idle, policy: fssdp, materialize: false, "
+            "calibrate: false, heterogeneous_sharding: false, planning: 0 s}]");
+        const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
+        for (int64_t i = 0; i < run->iterations; i++)
+            assert_memory_equal(&run->policies[0].result.series[i],
+                                &run->policies[1].result.series[i],
+                                offsetof(moe_step_result, memory));
+        talloc_free(owner);
+    }
+}
+
+/* Law 4, other end: with everything materialized no assignment leaves its device. */
+static void test_everything_materialized_stays_local(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        void *owner = talloc_new(NULL);
+        moe_binding *binding;
+        overrides all = {0};
+        set(owner, &all, "trace.window=[500, 502]");
+        set(owner, &all,
+            "policies=[{name: ep}, {name: all, policy: fssdp, overlap_degree: 64, "
+            "slots: 64, heterogeneous_sharding: false}]");
+        const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
+        for (int64_t i = 0; i < run->iterations; i++) {
+            assert_true(run->policies[0].result.series[i].local_share < 0.1);
+            assert_true(run->policies[1].result.series[i].local_share == 1.0);
+            /* 64 experts of a layer on 32 devices: 62 beyond a device's own two. */
+            assert_true(run->policies[1].result.series[i].materialized == 62.0);
+        }
+        talloc_free(owner);
+    }
+}
+
+/* Law 10: the same bytes for any number of workers. */
+static void test_jobs_do_not_change_results(void **state)
+{
+    (void)state;
+    char *texts[2];
+    void *owner = talloc_new(NULL);
+    for (int j = 0; j < 2; j++) {
+        moe_binding *binding;
+        overrides all = {0};
+        set(owner, &all, "trace.window=[430, 500]"); /* two chunks */
+        set(owner, &all, "model.layers=4");
+        const moe_run *run = simulate(owner, &all, "fluid", j == 0 ? 1 : 3, &binding);
+        json_t *json = moe_report_json(binding, run);
+        texts[j] = json_dumps(json, JSON_REAL_PRECISION(17));
+        json_decref(json);
+    }
+    assert_string_equal(texts[0], texts[1]);
+    free(texts[0]);
+    free(texts[1]);
+    talloc_free(owner);
+}
+
+/* --- exactly uniform routing --------------------------------------------------------------------
+ */
+
+/* Every source sends `each` assignments to every expert. */
+static char *write_uniform_trace(void *owner, int sources, int layers, int experts, uint32_t each)
+{
+    char *path = talloc_asprintf(owner, "/tmp/moeplan-uniform-%d.safetensors", (int)getpid());
+    moe_diag *diag = moe_diag_create(owner, stderr);
+    json_t *provenance = json_object();
+    moe_trace_info info = {.shape = {12, 1, layers, sources, experts},
+                           .aggregation = MOE_AGGREGATION_DISPATCH,
+                           .window = 1,
+                           .top_k = 2,
+                           .synthetic = true,
+                           .origin = "exactly uniform, made by a test",
+                           .provenance = provenance};
+    moe_trace_writer *writer = moe_trace_writer_open(owner, path, &info, false, 0, diag);
+    assert_non_null(writer);
+    size_t cells = (size_t)(layers * sources * experts);
+    uint32_t *counts = talloc_array(owner, uint32_t, cells);
+    for (size_t i = 0; i < cells; i++)
+        counts[i] = each;
+    for (int i = 0; i < 12; i++)
+        assert_int_equal(moe_trace_writer_append(writer, counts, NULL, diag), MOE_OK);
+    assert_int_equal(moe_trace_writer_commit(writer, diag), MOE_OK);
+    json_decref(provenance);
+    return path;
+}
+
+/* Law 5: on exactly uniform routing no policy computes experts faster than EP; what FSSDP sends
+ * less is the share of assignments that stay on their device. */
+static void test_uniform_routing_leaves_only_locality(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        void *owner = talloc_new(NULL);
+        moe_binding *binding;
+        overrides all = {0};
+        char *trace = write_uniform_trace(owner, 32, 12, 64, 256);
+        set(owner, &all, "trace={file: %s, window: [6, 10]}", trace);
+        set(owner, &all, "policies=[{name: ep}, {name: fssdp, heterogeneous_sharding: false}]");
+        const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
+        const moe_result *ep = &run->policies[0].result, *fssdp = &run->policies[1].result;
+        double parts[2][MOE_PARTS];
+        moe_result_exposed(ep, parts[0]);
+        moe_result_exposed(fssdp, parts[1]);
+        double local = moe_result_mean(fssdp, offsetof(moe_step_result, local_share));
+        double ep_local = moe_result_mean(ep, offsetof(moe_step_result, local_share));
+        double ep_bytes = moe_result_mean(ep, offsetof(moe_step_result, intra_host_bytes)) +
+                          moe_result_mean(ep, offsetof(moe_step_result, inter_host_bytes));
+        print_message(
+            "uniform, %s: EP %.3f ms, FSSDP %.3f ms; experts %.3f and %.3f ms; staying on their "
+            "device %.4f and %.4f\n",
+            engines[e], 1e3 * moe_result_step_time(ep).mean, 1e3 * moe_result_step_time(fssdp).mean,
+            1e3 * parts[0][MOE_EXPERT], 1e3 * parts[1][MOE_EXPERT], ep_local, local);
+        assert_true(parts[1][MOE_EXPERT] >= parts[0][MOE_EXPERT] * (1 - 1e-12));
+        assert_true(fabs(ep_local - 1.0 / 32) < 1e-12);
+        assert_true(local >= ep_local && ep_bytes > 0);
+        unlink(trace);
+        talloc_free(owner);
+    }
+}
+
+/* --- seeded random small cases ------------------------------------------------------------------
+ */
+
+static unsigned long random_state;
+
+static int draw(int low, int high)
+{
+    random_state = random_state * 6364136223846793005UL + 1442695040888963407UL;
+    return low + (int)((random_state >> 33) % (unsigned long)(high - low + 1));
+}
+
+static const char *pick(const char *a, const char *b)
+{
+    return draw(0, 1) ? a : b;
+}
+
+static char *write_random_trace(void *owner, int micro_batches, int layers, int sources,
+                                int experts)
+{
+    char *path = talloc_asprintf(owner, "/tmp/moeplan-random-%d.safetensors", (int)getpid());
+    moe_diag *diag = moe_diag_create(owner, stderr);
+    json_t *provenance = json_object();
+    moe_trace_info info = {.shape = {8, micro_batches, layers, sources, experts},
+                           .aggregation = MOE_AGGREGATION_DISPATCH,
+                           .window = 1,
+                           .top_k = 1,
+                           .synthetic = true,
+                           .origin = "random, made by a test",
+                           .provenance = provenance};
+    moe_trace_writer *writer = moe_trace_writer_open(owner, path, &info, false, 0, diag);
+    assert_non_null(writer);
+    size_t cells = (size_t)(micro_batches * layers * sources * experts);
+    uint32_t *counts = talloc_array(owner, uint32_t, cells);
+    for (int i = 0; i < 8; i++) {
+        for (size_t c = 0; c < cells; c++) /* a few hot cells, many cold ones, some empty */
+            counts[c] = (uint32_t)(draw(0, 9) == 0 ? draw(300, 4000) : draw(0, 90));
+        assert_int_equal(moe_trace_writer_append(writer, counts, NULL, diag), MOE_OK);
+    }
+    assert_int_equal(moe_trace_writer_commit(writer, diag), MOE_OK);
+    json_decref(provenance);
+    return path;
+}
+
+typedef struct random_case {
+    int hosts, per_host, groups, experts, layers, micro_batches;
+} random_case;
+
+static random_case draw_case(void)
+{
+    random_case drawn = {.hosts = draw(1, 3), .per_host = draw(2, 4), .layers = draw(1, 3)};
+    drawn.micro_batches = draw(1, 2);
+    drawn.groups = draw(0, 1) && drawn.hosts > 1 ? drawn.hosts : 1;
+    int ep = drawn.hosts * drawn.per_host / drawn.groups;
+    drawn.experts = ep * draw(1, 3);
+    return drawn;
+}
+
+static void describe_case(void *owner, const random_case *drawn, overrides *all)
+{
+    set(owner, all, "cluster.hosts=%d", drawn->hosts);
+    set(owner, all, "cluster.devices_per_host=%d", drawn->per_host);
+    set(owner, all, "cluster.nic.sharing=%s", pick("per_host", "per_device"));
+    set(owner, all, "parallel.ep=%d", drawn->hosts * drawn->per_host / drawn->groups);
+    set(owner, all, "model.layers=%d", drawn->layers);
+    set(owner, all, "model.experts=%d", drawn->experts);
+    set(owner, all, "model.top_k=1");
+    set(owner, all, "batch.micro_batches=%d", drawn->micro_batches);
+    set(owner, all, "batch.recompute=%s", draw(0, 2) ? pick("none", "experts") : "full");
+    set(owner, all, "batch.optimizer=%s", pick("replicated", "zero1"));
+    set(owner, all, "port_sharing=%s", pick("per_collective", "per_flow"));
+    set(owner, all, "interference=%s", pick("true", "false"));
+    set(owner, all,
+        "policies=[{name: ep}, {name: fssdp, rematerialize: %s, hide_under: %s, accumulate: %s, "
+        "gather: %s, algorithm: %s, reshard_interval: 3, slots: %d}]",
+        pick("true", "false"), pick("attention", "layer"), pick("reduce_each", "hold"),
+        pick("per_step", "per_micro_batch"),
+        draw(0, 1) ? pick("chain", "star") : pick("tree", "world"), draw(0, 4));
+}
+
+static void test_random_cases_keep_the_laws(void **state)
+{
+    (void)state;
+    enum { CASES = 24 };
+    for (int c = 0; c < CASES; c++) {
+        void *owner = talloc_new(NULL);
+        moe_binding *binding;
+        random_state = 77000UL + (unsigned long)c;
+        random_case drawn = draw_case();
+        overrides all = {0};
+        char *trace = write_random_trace(owner, drawn.micro_batches, drawn.layers,
+                                         drawn.hosts * drawn.per_host, drawn.experts);
+        describe_case(owner, &drawn, &all);
+        set(owner, &all, "trace={file: %s, window: [2, 7]}", trace);
+        const moe_run *analytic = simulate(owner, &all, "analytic", 2, &binding);
+        const moe_run *fluid = simulate(owner, &all, "fluid", 2, &binding);
+        assert_sums(analytic);
+        assert_sums(fluid);
+        /* Sharing can only delay what drains through a port, never speed it up. */
+        for (int p = 0; p < 2; p++)
+            assert_true(moe_result_step_time(&fluid->policies[p].result).mean >=
+                        moe_result_step_time(&analytic->policies[p].result).mean * (1 - 0.02));
+        unlink(trace);
+        talloc_free(owner);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_idle_fssdp_is_ep),
+        cmocka_unit_test(test_everything_materialized_stays_local),
+        cmocka_unit_test(test_jobs_do_not_change_results),
+        cmocka_unit_test(test_uniform_routing_leaves_only_locality),
+        cmocka_unit_test(test_random_cases_keep_the_laws),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
