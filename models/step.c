@@ -13,6 +13,18 @@ void moe_step_await(moe_step_builder *builder, int op)
     }
 }
 
+void moe_step_await_parameters(moe_step_builder *builder, moe_step_layer *built)
+{
+    moe_step_await(builder, built->materialize_op);
+    built->materialize_op = -1;
+}
+
+void moe_step_await_reduction(moe_step_builder *builder)
+{
+    moe_step_await(builder, builder->exchange_awaits);
+    builder->exchange_awaits = -1;
+}
+
 static void follow(moe_step_builder *builder, int op)
 {
     builder->after[0] = op;

@@ -22,12 +22,11 @@ static void reduce_gradients(moe_step_builder *builder, const char *name,
 
 /* --- sparse collectives ----------------------------------------------------------------------- */
 
-/* The last layer is never gathered again: its backward pass follows its forward pass, with nothing
- * between that could use the memory. */
+/* Asked for the layer below one that goes backward, so never for the last: its backward pass
+ * follows its forward pass, with nothing between that could use the memory. */
 static const moe_traffic *gathered_again(const moe_step_builder *builder, int layer)
 {
-    bool again = layer >= 0 && layer < builder->layers - 1;
-    return again ? builder->built[layer].rematerialize : NULL;
+    return layer >= 0 ? builder->built[layer].rematerialize : NULL;
 }
 
 static void rematerialize(moe_step_builder *builder, int layer)
@@ -63,25 +62,12 @@ static int reduce(moe_step_builder *builder, const moe_step_layer *built)
     return op;
 }
 
-void moe_step_await_reduction(moe_step_builder *builder)
-{
-    moe_step_await(builder, builder->exchange_awaits);
-    builder->exchange_awaits = -1;
-}
-
-/* Parameters gathered again are awaited once: by the first that needs them. */
-static void await_parameters(moe_step_builder *builder, moe_step_layer *built)
-{
-    moe_step_await(builder, built->materialize_op);
-    built->materialize_op = -1;
-}
-
 /* What the paper's rule lets nothing run beside: an exchange of tokens. */
 static void before_exchange(moe_step_builder *builder, moe_step_layer *built)
 {
     if (moe_step_hides_under_attention(builder)) {
         moe_step_await_reduction(builder);
-        await_parameters(builder, built);
+        moe_step_await_parameters(builder, built);
     }
 }
 
@@ -117,7 +103,7 @@ static void recompute(moe_step_builder *builder, moe_step_layer *built)
     moe_step_compute(builder, "permute recompute", MOE_DISPATCH, built->permute_s);
     before_exchange(builder, built);
     moe_step_exchange(builder, "dispatch recompute", MOE_DISPATCH, built->to_holders);
-    await_parameters(builder, built);
+    moe_step_await_parameters(builder, built);
     moe_step_compute(builder, "experts recompute", MOE_EXPERT, built->experts_forward_s);
     moe_step_exchange(builder, "combine recompute", MOE_COMBINE, built->to_sources);
     moe_step_compute(builder, "unpermute recompute", MOE_COMBINE, built->permute_s);
@@ -129,7 +115,7 @@ static void experts_backward(moe_step_builder *builder, moe_step_layer *built)
     moe_step_compute(builder, "unpermute backward", MOE_COMBINE, built->permute_s);
     before_exchange(builder, built);
     moe_step_exchange(builder, "combine backward", MOE_COMBINE, built->to_holders);
-    await_parameters(builder, built);
+    moe_step_await_parameters(builder, built);
     moe_step_compute(builder, "experts backward", MOE_EXPERT, built->experts_backward_s);
 }
 
@@ -191,9 +177,6 @@ void moe_step_backward(moe_step_builder *builder)
     if (last && network->vocabulary > 0) {
         reduce_gradients(builder, "head gradients",
                          moe_step_dense_gradients(builder, head_parameters(network)), true, -1);
-    }
-    for (int layer = 0; layer < builder->layers; layer++) {
-        builder->built[layer].materialize_op = -1; /* awaited in the forward pass */
     }
     for (int layer = builder->layers - 1; layer >= 0; layer--) {
         builder->layer = layer;

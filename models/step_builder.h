@@ -43,7 +43,7 @@ typedef struct moe_step_layer {
     const double *experts_forward_s;
     const double *experts_backward_s;
     double planning_s;
-    int materialize_op; /* the last spAG of the layer, or -1 */
+    int materialize_op; /* spAG that was not awaited yet, or -1 */
 } moe_step_layer;
 
 enum {
@@ -100,6 +100,10 @@ static inline bool moe_step_hides_under_attention(const moe_step_builder *builde
 
 /* The next operation of the main chain waits for `op` too; -1 is ignored. */
 void moe_step_await(moe_step_builder *builder, int op);
+/* Copies are awaited once: by the first that needs them, after each gathering. */
+void moe_step_await_parameters(moe_step_builder *builder, moe_step_layer *built);
+/* The next exchange of tokens awaits the reduction before it (hidden under attention only). */
+void moe_step_await_reduction(moe_step_builder *builder);
 /* The same duration on every device. */
 const double *moe_step_uniform(moe_step_builder *builder, double seconds);
 /* A host operation; `awaits`: after the main chain. Its id. */
@@ -161,8 +165,6 @@ moe_chunk_list moe_step_reduced_chunks(moe_step_builder *builder, int layer);
 void moe_step_forward(moe_step_builder *builder);
 void moe_step_head(moe_step_builder *builder);
 void moe_step_backward(moe_step_builder *builder);
-/* The next exchange of tokens awaits the reduction before it (hidden under attention only). */
-void moe_step_await_reduction(moe_step_builder *builder);
 void moe_step_update(moe_step_builder *builder);
 
 #endif

@@ -90,14 +90,14 @@ static void dispatch_and_compute(moe_step_builder *builder, int layer)
     bool before_dispatch = moe_step_hides_under_attention(builder);
     moe_step_compute(builder, "permute", MOE_DISPATCH, built->permute_s);
     if (before_dispatch) {
-        moe_step_await(builder, built->materialize_op);
+        moe_step_await_parameters(builder, built);
         moe_step_await(builder, calibrate_op);
         moe_step_await_reduction(builder);
     }
     moe_step_exchange(builder, "dispatch", MOE_DISPATCH, built->to_holders);
     moe_step_launch(builder, MOE_KERNELS_EXPERTS);
     if (!before_dispatch) {
-        moe_step_await(builder, built->materialize_op);
+        moe_step_await_parameters(builder, built);
         moe_step_await(builder, calibrate_op);
     }
     moe_step_compute(builder, "experts forward", MOE_EXPERT, built->experts_forward_s);

@@ -1,7 +1,6 @@
 #include "policies/policy.h"
 
-/* Members of `copies` inside [from, end) that are neither the owner nor in `except`; false: none.
- */
+/* Members of `copies` in [from, end), neither the owner nor in `except`; false: none. */
 static bool wanted(uint64_t *want, const uint64_t *copies, const uint64_t *except, int owner,
                    int from, int end)
 {

@@ -26,7 +26,8 @@ typedef struct runner {
     moe_costs costs;
     moe_problem problem;
     moe_diag *diag;
-    bool check_laws;
+    const moe_run_options *options;
+    int policy_index;
     uint32_t *counts; /* [micro_batches][layers][sources][experts] of the iteration */
     uint32_t *tokens; /* [micro_batches][layers][sources] */
     double *loads;    /* [layers][groups][experts] */
@@ -70,7 +71,8 @@ static runner *runner_create(void *owner, const moe_binding *binding, int policy
     run->binding = binding;
     run->policy = policy_of(use);
     run->diag = diag;
-    run->check_laws = options->check_laws;
+    run->options = options;
+    run->policy_index = policy;
     run->costs = (moe_costs){&binding->scenario->profile, binding->cluster, usage};
     run->problem = moe_binding_problem(binding, &run->costs);
     run->placement = moe_placement_create(run, &binding->layout, target->layers, target->experts);
@@ -363,13 +365,16 @@ static moe_status run_iteration(runner *run, int64_t iteration, moe_step_result 
         binding->engine->execute(run->engine_state, program, run->timeline, run->diag);
     if (status != MOE_OK)
         return status;
-    const char *broken = run->check_laws ? check_step(run, &step, program) : NULL;
+    const char *broken = run->options->check_laws ? check_step(run, &step, program) : NULL;
     if (broken != NULL) {
         moe_diag_error(run->diag, (moe_where){0}, "policy %s, step %lld, engine %s: %s",
                        run->policy->name, (long long)iteration, binding->engine->name, broken);
         return MOE_INTERNAL;
     }
     summarize(run, &step, program, result);
+    if (run->options->observe != NULL)
+        run->options->observe(run->options->observe_context, run->policy_index, iteration, program,
+                              run->timeline);
     return MOE_OK;
 }
 

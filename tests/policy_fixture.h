@@ -173,8 +173,7 @@ static inline uint32_t *fixture_count(fixture *f, int source, int expert)
     return &f->counts[source * (int)f->network.experts + expert];
 }
 
-/* Skewed, different for every index: most experts get little, a few get much, many counts are zero.
- */
+/* Skewed, different for every index: most experts get little, a few much, many counts are 0. */
 static inline void fixture_random_counts(fixture *f, uint64_t seed, uint64_t index)
 {
     gsl_rng *random = moe_random_create(seed, "test counts", index);

@@ -80,8 +80,7 @@ static void tokens_stay_as_near_as_they_can(void **unused)
     fixture_close(f);
 }
 
-/* 3 copies, none on the source's host: 11 = 4 + 4 + 3, and who gets 3 turns with source and expert.
- */
+/* 3 copies, none on the source's host: 11 = 4 + 4 + 3; who gets 3 turns with source and expert. */
 static void remainders_rotate(void **unused)
 {
     (void)unused;

@@ -74,8 +74,7 @@ static void enough_slots_take_the_top_everywhere(void **unused)
 
 /* t = 3 > m = 1: of 4 slots the loads 60, 25, 10 give 2, 1, 1. Expert 0 (home: device 0) goes to
  * host 1, which lacks it: device 2; then to the host with more free slots, host 0: device 1. Expert
- * 1 (home: 1) to host 1, where device 3 is free. Expert 2 (home: 2) to host 0, where device 0 is.
- */
+ * 1 (home: 1) to host 1, where device 3 is free. Expert 2 (home: 2) to host 0, device 0. */
 static void scarce_slots_go_by_load(void **unused)
 {
     (void)unused;
@@ -104,6 +103,39 @@ static void scarce_slots_may_go_beyond_the_top(void **unused)
     layer.top_set = MOE_FSSDP_TOP_FIRST;
     moe_fssdp_materialize(f->arena, &layer, copies);
     const uint64_t expected[] = {0x5, 0xa, 0x5, 0xa};
+    assert_memory_equal(copies, expected, sizeof copies);
+    fixture_close(f);
+}
+
+/* t = 3 > m = 2: of 8 slots the loads 1000, 50, 40 would give nearly all to expert 0, but three
+ * copies beside its owner are all that it can use: 3, 3, 2. */
+static void nobody_gets_more_slots_than_devices(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(2, 2, 4, 1, 4);
+    const double loads[] = {1000, 50, 40, 5};
+    int free_slots[] = {2, 2, 2, 2};
+    uint64_t copies[] = {1, 2, 4, 8};
+    moe_fssdp_layer layer = four(f, loads, 3, free_slots);
+    moe_fssdp_materialize(f->arena, &layer, copies);
+    const uint64_t expected[] = {0xf, 0xf, 0x7, 0x8};
+    assert_memory_equal(copies, expected, sizeof copies);
+    fixture_close(f);
+}
+
+/* Expert 0 is on device 1 already, whose slot that took. Of three free slots and that one, loads 40
+ * and 38 get two each: one more for expert 0, on host 1 (device 2), and two for expert 1, on 3 and
+ * 0. */
+static void copies_already_there_count(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(2, 2, 4, 1, 4);
+    const double loads[] = {40, 38, 10, 5};
+    int free_slots[] = {1, 0, 1, 1};
+    uint64_t copies[] = {3, 2, 4, 8};
+    moe_fssdp_layer layer = four(f, loads, 2, free_slots);
+    moe_fssdp_materialize(f->arena, &layer, copies);
+    const uint64_t expected[] = {0x7, 0xb, 0x4, 0x8};
     assert_memory_equal(copies, expected, sizeof copies);
     fixture_close(f);
 }
@@ -326,6 +358,31 @@ static void slots_are_what_memory_leaves(void **unused)
     fixture_close(f);
 }
 
+/* Two micro-batches; layer 0 is hot, layer 1 is not. Device 0 gets 475,000 rows, then 50,000:
+ * activations of their mean, buffers for the first. */
+static void peaks_are_of_one_micro_batch(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(2, 2, 4, 2, 8);
+    const double loads[16] = {9e5, 5e4, 5e4, 5e4, 5e4, 5e4, 5e4, 5e4,
+                              5e4, 5e4, 5e4, 5e4, 5e4, 5e4, 5e4, 5e4};
+    f->problem.options.micro_batches = 2;
+    give_memory(f, 475e3, 0);
+    double with_all_hot = f->spec.device.memory_bytes;
+    give_memory(f, 262.5e3, 2.5);
+    moe_memory hot = moe_memory_estimate(f->problem.cluster, &f->network, &f->problem.layout,
+                                         &f->problem.options, &f->problem.memory, 4, 475e3);
+    moe_memory mean = moe_memory_estimate(f->problem.cluster, &f->network, &f->problem.layout,
+                                          &f->problem.options, &f->problem.memory, 4, 262.5e3);
+    f->spec.device.memory_bytes += hot.buffers - mean.buffers;
+    assert_true(hot.buffers > mean.buffers && f->spec.device.memory_bytes < with_all_hot);
+    assert_non_null(fixture_create(f, &moe_policy_fssdp, "{overlap_degree: 4}"));
+    moe_history_push(f->history, loads);
+    fixture_before(f, 1);
+    assert_int_equal(copies_beyond_owners(f), 2 * 4 * 2); /* two on each device, in both layers */
+    fixture_close(f);
+}
+
 /* The same memory, counted with the two own experts of each device: 4 slots, 2 of them taken. */
 static void slots_may_include_the_shard(void **unused)
 {
@@ -455,6 +512,27 @@ static void calibration_takes_the_slots_that_are_left(void **unused)
     fixture_close(f);
 }
 
+/* Expert 1 was expected and is everywhere, in the iteration before nothing was. Its spRS fills 0.8
+ * of the 1.009 ms that attention of 60 tokens hides: what paid without it no longer does. */
+static void calibration_knows_what_travels_already(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(2, 2, 4, 1, 4);
+    f->problem.options.tokens = 60;
+    assert_non_null(fixture_create(f, &moe_policy_fssdp, "{overlap_degree: 1, slots: 2}"));
+    for (int s = 0; s < 4; s++)
+        *fixture_count(f, s, 0) = 12;
+    for (int64_t iteration = 0; iteration < 2; iteration++) {
+        fixture_before(f, iteration);
+        moe_gate gate = fixture_gate(f, iteration, 0);
+        double planning_s;
+        const uint64_t *extra = fixture_calibrate(f, &gate, &planning_s);
+        assert_int_equal(extra[0], iteration == 0 ? 0xe : 0);
+        fixture_push(f, (const double[]){0, 50, 0, 0});
+    }
+    fixture_close(f);
+}
+
 /* Two hot experts, t = 1: a calibration of degree 2 copies both. */
 static void calibration_may_reach_further(void **unused)
 {
@@ -523,6 +601,32 @@ static void homes_move_when_the_plan_changes(void **unused)
 
     moe_decision same = fixture_before(f, 6);
     assert_true(same.move_count == 0 && same.planning_s == 2e-3);
+    fixture_close(f);
+}
+
+/* The groups' loads added up make their common plan. */
+static void groups_share_a_plan(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(2, 2, 2, 1, 4);
+    const double loads[2][4] = {{90, 1, 2, 3}, {5, 10, 40, 20}};
+    const double sum[4] = {95, 11, 42, 23};
+    moe_fssdp_sharding sharding = {.cluster = f->problem.cluster,
+                                   .devices = 2,
+                                   .layers = 1,
+                                   .experts = 4,
+                                   .overlap = 1,
+                                   .loads = sum};
+    int expected[4] = {0, 0, 1, 1};
+    assert_true(moe_fssdp_shard(f->arena, &sharding, expected));
+    assert_non_null(
+        fixture_create(f, &moe_policy_fssdp, "{overlap_degree: 1, slots: 1, reshard_interval: 1}"));
+    moe_history_push(f->history, &loads[0][0]);
+    fixture_before(f, 1);
+    for (int e = 0; e < 4; e++) {
+        assert_int_equal(*moe_placement_owner(f->placement, 0, 0, e), expected[e]);
+        assert_int_equal(*moe_placement_owner(f->placement, 0, 1, e), expected[e] + 2);
+    }
     fixture_close(f);
 }
 
@@ -845,6 +949,8 @@ int main(void)
         cmocka_unit_test(enough_slots_take_the_top_everywhere),
         cmocka_unit_test(scarce_slots_go_by_load),
         cmocka_unit_test(scarce_slots_may_go_beyond_the_top),
+        cmocka_unit_test(nobody_gets_more_slots_than_devices),
+        cmocka_unit_test(copies_already_there_count),
         cmocka_unit_test(no_more_slots_than_the_overlap_degree),
         cmocka_unit_test(cold_experts_choose_first),
         cmocka_unit_test(hot_experts_may_fill_the_freest),
@@ -854,14 +960,17 @@ int main(void)
         cmocka_unit_test(shards_must_come_out_even),
         cmocka_unit_test(overlap_degree_is_what_attention_hides),
         cmocka_unit_test(slots_are_what_memory_leaves),
+        cmocka_unit_test(peaks_are_of_one_micro_batch),
         cmocka_unit_test(slots_may_include_the_shard),
         cmocka_unit_test(the_last_iterations_predict),
         cmocka_unit_test(planning_is_charged_when_exposed),
         cmocka_unit_test(calibration_pays_or_is_refused),
         cmocka_unit_test(calibration_can_be_switched_off),
         cmocka_unit_test(calibration_takes_the_slots_that_are_left),
+        cmocka_unit_test(calibration_knows_what_travels_already),
         cmocka_unit_test(calibration_may_reach_further),
         cmocka_unit_test(homes_move_when_the_plan_changes),
+        cmocka_unit_test(groups_share_a_plan),
         cmocka_unit_test(homes_may_stay_for_good),
         cmocka_unit_test(homes_may_be_planned_before_the_run),
         cmocka_unit_test(nothing_materialized_is_ep),

@@ -38,8 +38,9 @@ static void test_versions(void **state)
         size_t length;
         moe_npy array;
         uint32_t values[4];
-        const uint8_t *bytes = make_npy(fixture.owner, version, DICTIONARY("<u2", "False", "(2, 3)"),
-                                        words, sizeof words, &length);
+        const uint8_t *bytes =
+            make_npy(fixture.owner, version, DICTIONARY("<u2", "False", "(2, 3)"), words,
+                     sizeof words, &length);
         assert_true(parse(&fixture, bytes, length, &array));
         assert_int_equal(array.rank, 2);
         assert_int_equal(array.shape[0], 2);
@@ -185,7 +186,8 @@ static void test_null_experts(void **state)
     trace_fixture fixture = fixture_open();
     uint32_t counts[6];
     uint32_t tokens[2];
-    write_recording(&fixture, sparse, "{\"top_k\": 2, \"tokens_per_rank\": 5, \"null_experts\": 4}");
+    write_recording(&fixture, sparse,
+                    "{\"top_k\": 2, \"tokens_per_rank\": 5, \"null_experts\": 4}");
     assert_int_equal(import(&fixture), MOE_OK);
     const moe_trace *trace = fixture_reopen(&fixture, "imported.safetensors");
     const moe_trace_info *info = moe_trace_get_info(trace);

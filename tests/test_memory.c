@@ -176,10 +176,10 @@ static void test_state(void **state)
 
 /* --- activations and buffers ------------------------------------------------------------------ */
 
-/* Two devices, two layers: device 0 receives 120 rows, then 130; device 1 80, then 70; 100 sent. */
-static const double pairs_of_layer[2][4] = {{70, 30, 50, 50}, {90, 10, 40, 60}};
-static const double rows_of_layer[2][8] = {{100, 20, 0, 0, 0, 0, 45, 35},
-                                           {0, 130, 0, 0, 0, 0, 70, 0}};
+/* Two devices, two layers: device 0 receives 130 rows, then 120; device 1 70, then 80; 100 sent. */
+static const double pairs_of_layer[2][4] = {{90, 10, 40, 60}, {70, 30, 50, 50}};
+static const double rows_of_layer[2][8] = {{0, 130, 0, 0, 0, 0, 70, 0},
+                                           {100, 20, 0, 0, 0, 0, 45, 35}};
 
 static step_fixture *two_devices(int micro_batches)
 {
@@ -226,7 +226,7 @@ static void test_micro_batches(void **state)
     f->options.micro_batches = 1;
     assert_near(one, step_fixture_memory(f, 0).activations);
     f->options.micro_batches = 3;
-    f->routed[2].rows = rows_of_layer[1]; /* 130 instead of 120 */
+    f->routed[3].rows = rows_of_layer[0]; /* 130 instead of 120 */
     assert_near(step_fixture_memory(f, 0).activations, one + 10 * 6e3 * 2);
     step_fixture_close(f);
 }
@@ -285,7 +285,7 @@ static void test_estimate(void **state)
         f->options.optimizer_sharding = recompute % 2;
         moe_memory step = step_fixture_memory(f, 0);
         moe_memory estimate = moe_memory_estimate(f->cluster, &f->network, &f->layout, &f->options,
-                                                  &f->memory, 4, 120);
+                                                  &f->memory, 4, 130);
         assert_memory_equal(&step, &estimate, sizeof step);
     }
     step_fixture_close(f);

@@ -94,6 +94,28 @@ static void layers_are_four_exchanges_and_three_phases(void **unused)
     fixture_close(f);
 }
 
+/* Where memory binds, phases differ: the weight gradient writes fp32. */
+static void phases_have_their_own_shapes(void **unused)
+{
+    (void)unused;
+    fixture *f = fixture_open(1, 1, 1, 1, 1);
+    f->network.gradient_dtype = MOE_FP32;
+    f->profile.experts.memory_efficiency = 1e-3;
+    moe_route route = fixture_route(f);
+    moe_route_add(&route, 0, 0, 0, 10);
+    double expected = 0;
+    double each[3];
+    for (int phase = 0; phase < 3; phase++) {
+        moe_expert_shape shape = moe_step_expert_shape(&f->network, (moe_phase)phase);
+        each[phase] = moe_cost_experts_s(&f->costs, &shape, route.rows, 1);
+        expected += each[phase];
+    }
+    assert_true(each[MOE_WEIGHT_GRADIENT] > 1.5 * each[MOE_FORWARD]);
+    moe_routed_layer layer = routed(&route);
+    near(moe_problem_layer_s(&f->problem, f->arena, &layer), expected);
+    fixture_close(f);
+}
+
 /* One host sends 3000 tokens out and takes 1000: out and in differ, and each counts twice. */
 static void exchanges_go_both_ways(void **unused)
 {
@@ -123,8 +145,7 @@ static void tokens_that_stay_cost_no_exchange(void **unused)
     fixture_close(f);
 }
 
-/* Chain: both devices of host 1 get the expert, but the host boundary is crossed once; star: twice.
- */
+/* Chain: both devices of host 1 get the expert over one crossing between hosts; star: two. */
 static void chunks_take_their_slowest_port(void **unused)
 {
     (void)unused;
@@ -376,6 +397,7 @@ int main(void)
         cmocka_unit_test(history_means_over_what_there_is),
         cmocka_unit_test(history_forgets_the_oldest),
         cmocka_unit_test(layers_are_four_exchanges_and_three_phases),
+        cmocka_unit_test(phases_have_their_own_shapes),
         cmocka_unit_test(exchanges_go_both_ways),
         cmocka_unit_test(tokens_that_stay_cost_no_exchange),
         cmocka_unit_test(chunks_take_their_slowest_port),

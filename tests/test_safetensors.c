@@ -75,7 +75,8 @@ static void test_round_trip(void **state)
     fixture_close(&fixture);
 }
 
-/* The header's length and blanks put the first array at a multiple of 64, as other tools like it. */
+/* The header's length and blanks put the first array at a multiple of 64, as other tools like it.
+ */
 static void test_alignment(void **state)
 {
     (void)state;
@@ -107,7 +108,8 @@ static void test_crc(void **state)
     fixture_close(&fixture);
 }
 
-/* A copy whose end is the end of its memory, so that the sanitizer sees every byte read beyond it. */
+/* A copy whose end is the end of its memory, so that the sanitizer sees every byte read beyond it.
+ */
 static uint8_t *exact_copy(const uint8_t *bytes, size_t length)
 {
     uint8_t *copy = malloc(length > 0 ? length : 1);
@@ -233,7 +235,8 @@ static void test_short_source(void **state)
 {
     (void)state;
     supply small = {small_bytes, 5};
-    moe_tensor_source source = {.name = "a", .dtype = "U8", .item_bytes = 1, .rank = 1, .shape = {6}};
+    moe_tensor_source source = {
+        .name = "a", .dtype = "U8", .item_bytes = 1, .rank = 1, .shape = {6}};
     json_t *metadata = json_object();
     FILE *stream = tmpfile();
     source.read = supply_read;

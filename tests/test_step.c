@@ -696,7 +696,21 @@ static double crossing_bytes(const step_fixture *f, const moe_routed_layer *rout
     return tokens * moe_network_token_bytes(&f->network);
 }
 
-/* What is dispatched comes back, and both again backward; rows computed are assignments sent. */
+/* Each transfer carries what its pair of devices exchanges; on the way back from holder to source.
+ */
+static void check_pairs(const step_fixture *f, const moe_op *op, const moe_routed_layer *routed,
+                        bool to_source)
+{
+    for (size_t t = 0; t < op->traffic->transfer_count; t++) {
+        const moe_transfer *transfer = &op->traffic->transfers[t];
+        int source = to_source ? transfer->target : transfer->source;
+        int holder = to_source ? transfer->source : transfer->target;
+        double tokens = routed->pairs[source * f->layout.devices + holder];
+        assert_near(transfer->bytes, tokens * moe_network_token_bytes(&f->network));
+    }
+}
+
+/* What is dispatched comes back, and both again backward. */
 static void check_exchanges(const step_fixture *f, const moe_program *p)
 {
     static const char *const names[] = {dispatch_name, "combine", "combine backward",
@@ -706,8 +720,10 @@ static void check_exchanges(const step_fixture *f, const moe_program *p)
         const moe_routed_layer *routed = &f->routed[i];
         for (int n = 0; n < 4; n++) {
             int id = find(p, names[n], i % layers, i / layers);
-            double bytes = id < 0 ? 0 : bytes_of(&p->ops[id]);
-            assert_near(bytes, crossing_bytes(f, routed));
+            assert_near(id < 0 ? 0 : bytes_of(&p->ops[id]), crossing_bytes(f, routed));
+            if (id >= 0) {
+                check_pairs(f, &p->ops[id], routed, n % 2 == 1);
+            }
         }
     }
 }
@@ -845,8 +861,8 @@ static void test_accumulation(void **state)
     gsl_rng_free(random);
 }
 
-/* Layer 0 of micro-batches 0, 1, 2: chunks (owner 0 -> 1), (0 -> 1), (0 -> 2); layer 1: two experts
- * with the same owner and copies in the first, one in the others. */
+/* Chunks of owner 0. Layer 0: {1, 1} {2} {2, 2}, in all 1, 1, 2, 2. Layer 1: {2, 1} {1, 1} {1}:
+ * 2, 1, 1. */
 static void test_held_chunks_are_a_union(void **state)
 {
     (void)state;
@@ -854,21 +870,24 @@ static void test_held_chunks_are_a_union(void **state)
     static const uint64_t on_2 = 1U << 2;
     static const moe_chunk first[] = {{0, &on_1}, {0, &on_1}};
     static const moe_chunk other[] = {{0, &on_2}, {0, &on_1}};
+    static const moe_chunk twice[] = {{0, &on_2}, {0, &on_2}};
+    static const moe_chunk *const calibrated[3][2] = {
+        {first, other}, {other, first}, {twice, first}};
+    static const int counts[3][2] = {{2, 2}, {1, 2}, {2, 1}};
     gsl_rng *random = moe_random_create(1, "union", 0);
     step_fixture *f = step_fixture_open(1, 4, 4, 2, 8);
     f->options.micro_batches = 3;
     f->schedule.accumulate = MOE_REDUCE_HOLD;
     step_fixture_route(f, random);
     for (int m = 0; m < 3; m++) {
-        moe_routed_layer *routed = &f->routed[2 * m];
-        routed[0].calibrated = m < 2 ? first : other;
-        routed[0].calibrated_count = 1;
-        routed[1].calibrated = m == 0 ? first : &other[1];
-        routed[1].calibrated_count = m == 0 ? 2 : 1;
+        for (int layer = 0; layer < 2; layer++) {
+            f->routed[2 * m + layer].calibrated = calibrated[m][layer];
+            f->routed[2 * m + layer].calibrated_count = counts[m][layer];
+        }
     }
     const moe_program *p = step_fixture_build(f);
-    assert_near(bytes_of(&p->ops[need(p, "reduce", 0, 2)]), 2 * 8e6);
-    assert_near(bytes_of(&p->ops[need(p, "reduce", 1, 2)]), 2 * 8e6);
+    assert_near(bytes_of(&p->ops[need(p, "reduce", 0, 2)]), 4 * 8e6);
+    assert_near(bytes_of(&p->ops[need(p, "reduce", 1, 2)]), 3 * 8e6);
     assert_int_equal(count_named(p, "reduce"), 2);
     step_fixture_close(f);
     gsl_rng_free(random);
@@ -949,10 +968,55 @@ static void test_head(void **state)
     assert_true(p->ops[need(p, "head gradients", -1, 0)].sm_share == 0.25);
     assert_true(p->ops[need(p, "dense gradients", 0, 0)].sm_share == 0.25);
     assert_true(p->ops[need(p, "embedding gradients", -1, 0)].sm_share == 0);
+    assert_near(p->ops[need(p, "embedding forward", -1, 0)].duration_s[0], 2 * 100 * 2e3 / 0.5e12);
     assert_near(p->ops[need(p, "embedding backward", -1, 0)].duration_s[0],
                 100 * 1e3 * (2 + 2 * 2) / 0.5e12);
     step_fixture_close(f);
     gsl_rng_free(random);
+}
+
+/* Where memory alone binds: weights of 500 x 1000 read twice, their fp32 gradient written, logits
+ * five times. */
+static void test_head_memory(void **state)
+{
+    (void)state;
+    gsl_rng *random = moe_random_create(1, "head", 1);
+    step_fixture *f = step_fixture_open(1, 2, 2, 2, 4);
+    f->network.vocabulary = 500;
+    f->network.gradient_dtype = MOE_FP32;
+    f->profile.dense.memory_efficiency = 0.5;
+    f->profile.dense.flop_efficiency = 1e9;
+    step_fixture_route(f, random);
+    const moe_program *p = step_fixture_build(f);
+    double bytes = 5e5 * (2 * 2 + 4) + 5 * 100 * 500 * 2;
+    assert_near(p->ops[need(p, "head", -1, 0)].duration_s[0], bytes / 0.5e12);
+    step_fixture_close(f);
+    gsl_rng_free(random);
+}
+
+/* One launch in each layer's backward pass: 2 * (10 + 3) kernels, 3 of permutes, 2 exchanges, the
+ * dense gradients, and as options have it. */
+static void test_backward_launches(void **state)
+{
+    (void)state;
+    step_fixture *f = by_hand();
+    const moe_program *p = step_fixture_build(f);
+    assert_near(p->ops[p->op_count - 2].duration_s[0], 2e-6);
+    assert_near(p->ops[need(p, "unpermute backward", 1, 0) - 1].duration_s[0], 32e-6);
+    materialize_by_hand(f);
+    p = step_fixture_build(f);
+    assert_near(p->ops[need(p, "unpermute backward", 1, 0) - 1].duration_s[0], 33e-6);
+    f->schedule.rematerialize = true;
+    f->options.recompute = MOE_RECOMPUTE_EXPERTS;
+    p = step_fixture_build(f);
+    assert_near(p->ops[need(p, "unpermute backward", 1, 0) - 1].duration_s[0], 37e-6);
+    assert_near(p->ops[need(p, "unpermute backward", 0, 0) - 1].duration_s[0], 36e-6);
+    f->network.vocabulary = 100;
+    f->options.recompute = MOE_RECOMPUTE_FULL;
+    p = step_fixture_build(f);
+    assert_near(p->ops[need(p, "attention recompute", 1, 0) - 1].duration_s[0], 52e-6);
+    assert_near(p->ops[need(p, "attention recompute", 0, 0) - 1].duration_s[0], 52e-6);
+    step_fixture_close(f);
 }
 
 /* A gated expert has half as many FLOPs and bytes again; fp32 gradients are written in the last
@@ -1010,6 +1074,8 @@ int main(void)
         cmocka_unit_test(test_expert_gradients),
         cmocka_unit_test(test_zero1),
         cmocka_unit_test(test_head),
+        cmocka_unit_test(test_head_memory),
+        cmocka_unit_test(test_backward_launches),
         cmocka_unit_test(test_expert_shape),
         cmocka_unit_test(test_without_gathering),
     };

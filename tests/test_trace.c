@@ -158,10 +158,10 @@ static void test_exchanged_shard(void **state)
     const moe_trace_info info = toy_info(2);
     char *other = program_path("other-00002-of-00003.safetensors");
     char *mine = program_path("mine-00002-of-00003.safetensors");
-    fixture_write(&fixture, "mine.safetensors", &info,
-                  fixture_counts(&fixture, &toy_shape, 18, 5), NULL, 3);
-    fixture_write(&fixture, "other.safetensors", &info,
-                  fixture_counts(&fixture, &toy_shape, 18, 6), NULL, 3);
+    fixture_write(&fixture, "mine.safetensors", &info, fixture_counts(&fixture, &toy_shape, 18, 5),
+                  NULL, 3);
+    fixture_write(&fixture, "other.safetensors", &info, fixture_counts(&fixture, &toy_shape, 18, 6),
+                  NULL, 3);
     assert_non_null(fixture_reopen(&fixture, "mine.safetensors.index.json"));
     assert_int_equal(rename(other, mine), 0);
     assert_null(fixture_reopen(&fixture, "mine.safetensors.index.json"));
@@ -190,8 +190,8 @@ static void test_incomplete_writing(void **state)
     const uint32_t *counts = fixture_counts(&fixture, &toy_shape, 18, 7);
     char *path = program_path("partial.safetensors");
     for (int commits = 0; commits < 2; commits++) {
-        moe_trace_writer *writer = moe_trace_writer_open(fixture.owner, path, &info, false, 0,
-                                                         fixture_diag(&fixture));
+        moe_trace_writer *writer =
+            moe_trace_writer_open(fixture.owner, path, &info, false, 0, fixture_diag(&fixture));
         assert_int_equal(moe_trace_writer_append(writer, counts, NULL, fixture.diag), MOE_OK);
         if (commits == 1)
             assert_int_equal(moe_trace_writer_commit(writer, fixture.diag), MOE_INTERNAL);
@@ -216,8 +216,8 @@ static void test_refused_shapes(void **state)
         trace_fixture fixture = fixture_open();
         char *path = program_path("refused.safetensors");
         const moe_trace_info info = {.shape = shapes[i], .top_k = 1};
-        assert_null(moe_trace_writer_open(fixture.owner, path, &info, false, 0,
-                                          fixture_diag(&fixture)));
+        assert_null(
+            moe_trace_writer_open(fixture.owner, path, &info, false, 0, fixture_diag(&fixture)));
         assert_int_equal(moe_diag_error_count(fixture.diag), 1);
         free(path);
         fixture_close(&fixture);

@@ -1,4 +1,5 @@
-/* Toy traces for tests, made with the trace writer: seeded, skewed, no two cells alike by design. */
+/* Toy traces for tests, made with the trace writer: seeded, skewed, no two cells alike by design.
+ */
 #ifndef MOE_TESTS_TRACE_FIXTURE_H
 #define MOE_TESTS_TRACE_FIXTURE_H
 
@@ -23,7 +24,8 @@ static inline trace_fixture fixture_open(void)
     return (trace_fixture){.owner = talloc_new(NULL)};
 }
 
-/* The stream is opened only after the struct has its place: it keeps the addresses of two members. */
+/* The stream is opened only after the struct has its place: it keeps the addresses of two members.
+ */
 static inline moe_diag *fixture_diag(trace_fixture *fixture)
 {
     if (fixture->diag == NULL) {
@@ -60,8 +62,8 @@ static inline void fixture_write(trace_fixture *fixture, const char *name,
 {
     char *path = program_path(name);
     moe_diag *diag = fixture_diag(fixture);
-    moe_trace_writer *writer = moe_trace_writer_open(fixture->owner, path, info, tokens != NULL,
-                                                     shard_iterations, diag);
+    moe_trace_writer *writer =
+        moe_trace_writer_open(fixture->owner, path, info, tokens != NULL, shard_iterations, diag);
     assert_non_null(writer);
     const size_t rows = shape_rows(&info->shape) / (size_t)info->shape.iterations;
     for (int64_t t = 0; t < info->shape.iterations; t++) {
@@ -76,8 +78,7 @@ static inline void fixture_write(trace_fixture *fixture, const char *name,
 static inline moe_trace *fixture_reopen(trace_fixture *fixture, const char *name)
 {
     char *path = program_path(name);
-    moe_trace *trace =
-        moe_trace_open(fixture->owner, path, (moe_where){0}, fixture_diag(fixture));
+    moe_trace *trace = moe_trace_open(fixture->owner, path, (moe_where){0}, fixture_diag(fixture));
     free(path);
     return trace;
 }

@@ -150,8 +150,7 @@ static bool place_one(const moe_fssdp_layer *layer, uint64_t *set)
     return true;
 }
 
-/* Slots to share out: the free ones, m := min(m, t) a device, and what the candidates already hold.
- */
+/* Slots to share out: free ones, m := min(m, t) a device, and what the candidates already hold. */
 static int slots_in_all(const moe_fssdp_layer *layer, const int *held, int candidates)
 {
     int slots = 0;

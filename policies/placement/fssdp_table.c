@@ -1,5 +1,4 @@
-/* FSSDP's tunables: each settles one thing that the paper leaves open, or varies one that it fixes.
- */
+/* FSSDP's tunables: each settles what the paper leaves open, or varies what it fixes. */
 #include "policies/placement/fssdp.h"
 
 static const char *const bandwidth_names[] = {"line_rate_host", "line_rate_device", "profile",
