@@ -112,12 +112,18 @@ static const moe_memory *peak_memory(const report_table *table, int p)
     return &result->series[moe_result_peak_step(result)].memory;
 }
 
+/* Device memory is sold and reported in binary units. */
+static void format_memory(double bytes, char text[static 48])
+{
+    snprintf(text, 48, "%.2f GiB", bytes / (1024.0 * 1024 * 1024));
+}
+
 static void write_memory(const report_table *table, int p, const void *argument,
                          char text[static 48])
 {
     double bytes;
     memcpy(&bytes, (const char *)peak_memory(table, p) + *(const size_t *)argument, sizeof bytes);
-    moe_units_format_short(bytes, MOE_BYTES, text);
+    format_memory(bytes, text);
 }
 
 static void write_fits(const report_table *table, int p, const void *argument, char text[static 48])
@@ -213,7 +219,7 @@ static void print_memory(const report_table *table)
                 {"  reserved", offsetof(moe_memory, reserved)},
                 {"  peak", offsetof(moe_memory, peak)}};
     char capacity[48], heading[128];
-    moe_units_format_short(peak_memory(table, 0)->capacity, MOE_BYTES, capacity);
+    format_memory(peak_memory(table, 0)->capacity, capacity);
     snprintf(heading, sizeof heading, "memory of the fullest device at its peak, of %s", capacity);
     print_heading(table, heading);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

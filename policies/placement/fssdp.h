@@ -150,7 +150,7 @@ void moe_fssdp_materialize(moe_arena *arena, const moe_fssdp_layer *layer, uint6
 
 /* Splits `slots` over count experts in proportion to load: whole numbers, at least 1 while there
  * are slots, hottest first, at most `most`. Rounded to nearest by a common divisor (Webster's
- * method), so that one slot more never takes a replica from anybody. Heaviest first in `ranking`. */
+ * method): one slot more never takes a replica from anybody. `ranking`: heaviest first. */
 void moe_fssdp_assign_slots(const moe_fssdp_rank *ranking, int count, int slots, int most,
                             int replicas, int *assigned);
 
