@@ -241,7 +241,32 @@ static void print_traffic(const report_table *table)
 /* --- what it rests on ---------------------------------------------------------------------------
  */
 
-static void print_assumed(const moe_binding *binding, const moe_run *run, FILE *stream)
+enum { WIDTH = 96 };
+
+/* Items separated by commas, wrapped under where the first began. */
+typedef struct wrapped {
+    FILE *stream;
+    int indent;
+    int column; /* 0: nothing yet */
+} wrapped;
+
+static void wrap_item(wrapped *line, const char *item)
+{
+    int length = (int)strlen(item);
+    if (line->column == 0) {
+        line->column = line->indent;
+    } else if (line->column + length + 2 > WIDTH) {
+        line->column = line->indent;
+        fprintf(line->stream, ",\n%*s", line->indent, "");
+    } else {
+        fputs(", ", line->stream);
+        line->column += 2;
+    }
+    fputs(item, line->stream);
+    line->column += length;
+}
+
+static moe_curve_usage usage_of_all(const moe_run *run)
 {
     moe_curve_usage usage = {0};
     for (int p = 0; p < run->policy_count; p++)
@@ -249,24 +274,42 @@ static void print_assumed(const moe_binding *binding, const moe_run *run, FILE *
             usage.evaluated[c] += run->policies[p].usage.evaluated[c];
             usage.outside[c] += run->policies[p].usage.outside[c];
         }
-    json_t *curves = moe_profile_provenance(&binding->scenario->profile, &usage);
+    return usage;
+}
+
+/* The curves of one origin that the run used, and how often outside the range they are good for. */
+static void print_curves(json_t *curves, const char *origin, FILE *stream)
+{
+    wrapped line = {.stream = stream, .indent = 14};
     const char *name;
     json_t *curve;
-    fprintf(stream, "  profile %s:", binding->scenario->profile.name);
-    const char *separator = " ";
     json_object_foreach(curves, name, curve)
     {
         double evaluated = json_number_value(json_object_get(curve, "evaluated"));
         double outside = json_number_value(json_object_get(curve, "outside_range"));
-        if (evaluated == 0)
+        if (evaluated == 0 ||
+            strcmp(json_string_value(json_object_get(curve, "origin")), origin) != 0)
             continue;
-        fprintf(stream, "%s%s %s", separator, name,
-                json_string_value(json_object_get(curve, "origin")));
+        char item[96];
+        int length = snprintf(item, sizeof item, "%s", name);
         if (outside > 0)
-            fprintf(stream, " (%.0f %% outside its range)", 100 * outside / evaluated);
-        separator = ", ";
+            snprintf(item + length, sizeof item - (size_t)length, " (%.0f %% outside its range)",
+                     100 * outside / evaluated);
+        if (line.column == 0)
+            fprintf(stream, "    %-10s", origin);
+        wrap_item(&line, item);
     }
-    fputs("\n", stream);
+    if (line.column > 0)
+        fputc('\n', stream);
+}
+
+static void print_profile(const moe_binding *binding, const moe_run *run, FILE *stream)
+{
+    moe_curve_usage usage = usage_of_all(run);
+    json_t *curves = moe_profile_provenance(&binding->scenario->profile, &usage);
+    fprintf(stream, "  profile %s, by origin of its curves\n", binding->scenario->profile.name);
+    for (const char *const *origin = moe_origin_names; *origin != NULL; origin++)
+        print_curves(curves, *origin, stream);
     json_decref(curves);
 }
 
@@ -284,7 +327,7 @@ static void print_rules(const moe_binding *binding, FILE *stream)
 static void print_basis(const moe_binding *binding, const moe_run *run, FILE *stream)
 {
     fputs("\nwhat this rests on\n", stream);
-    print_assumed(binding, run, stream);
+    print_profile(binding, run, stream);
     print_rules(binding, stream);
     fprintf(stream, "  network: %s; ports shared %s; %s\n", binding->engine->network_model,
             moe_sharing_names[binding->scenario->port_sharing],

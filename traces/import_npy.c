@@ -1,12 +1,12 @@
 /* What the recorder of traces/samples and many a PyTorch script leave behind: counts.npy beside a
  * meta.json. Keys of meta.json that are read:
  *
- *     top_k            assignments of a token; 0 where it varies (required)
- *     tokens_per_rank  tokens of a source in an iteration; required where the assignments of a
- * source vary (top_k 0, or null_experts), else checked null_experts     experts that compute
- * nothing and are not in counts (default 0) aggregation, window, synthetic, origin            as in
- * trace.h (dispatch, 1, false, see below) model, recorded_by, framework, script             make up
- * the origin where it is not given
+ *   top_k            assignments of a token; 0 where it varies (required)
+ *   tokens_per_rank  tokens of a source in an iteration; required where the assignments of a source
+ *                    vary (top_k 0, or null_experts), else checked
+ *   null_experts     experts that compute nothing and are not in counts (default 0)
+ *   aggregation, window, synthetic, origin        as in trace.h (dispatch, 1, false, see below)
+ *   model, recorded_by, framework, script         make up the origin where it is not given
  *
  * All keys go to the provenance, except those that tell about a machine rather than about routing.
  */

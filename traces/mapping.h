@@ -3,29 +3,33 @@
  * A trace whose sources, layers, experts, tokens or micro-batches differ from the scenario's is an
  * error unless a rule says how to map it; every rule applied is repeated in the report.
  *
- *   window   [first, last): iterations of the trace that are used, in order
- *   repeat   the window is run through this many times
- *   sources  exact | fold | tile      fold: recorded sources are dealt to target sources in
- * contiguous groups (needs recorded % target == 0), their counts added; tile: each recorded source
- * stands for several (needs target % recorded == 0), each of them with its counts; `resample` and
- *            `split` then draw for each of them anew
- *   layers   exact | cycle            cycle: target layer l takes recorded layer l % recorded; from
- * the second pass on, the experts of each pass are relabelled by a seeded permutation, so that the
- *            same device is not hot in every copy (the first pass is not relabelled)
- *   micro_batches  exact | split      split: a recorded cell is dealt to the micro-batches by a
- * seeded multivariate hypergeometric draw (marked in the report). A cell that sums over a window of
- * N passes is dealt to at least N parts, of which the micro-batches are the first: a part is never
- * more than one pass. Needs 1 recorded micro-batch tokens_per_source  0: as recorded; else every
- * source is scaled to this many tokens per micro-batch, scale    plain | resample         plain:
- * largest-remainder rounding of p * tokens * top_k; resample: multinomial draw from smoothed
- * frequencies (counts + smoothing) / sum
+ *   window         [first, last): iterations of the trace that are used, in order
+ *   repeat         the window is run through this many times
+ *   sources        exact | fold | tile
+ *                  fold: recorded sources are dealt to target sources in contiguous groups, their
+ *                  counts added (needs recorded % target == 0)
+ *                  tile: each recorded source stands for several, each of them with its counts
+ *                  (needs target % recorded == 0); `resample` and `split` draw for each anew
+ *   layers         exact | cycle
+ *                  cycle: target layer l takes recorded layer l % recorded; from the second pass on
+ *                  the experts of each pass are relabelled by a seeded permutation, so that the
+ * same device is not hot in every copy (the first pass is not relabelled) micro_batches  exact |
+ * split split: a recorded cell is dealt to the micro-batches by a seeded multivariate
+ *                  hypergeometric draw (marked in the report). A cell that sums over a window of N
+ *                  passes is dealt to at least N parts, of which the micro-batches are the first: a
+ *                  part is never more than one pass. Needs 1 recorded micro-batch
+ *   tokens_per_source  0: as recorded; else every source is scaled to this many in a micro-batch
+ *   scale          plain | resample
+ *                  plain: largest-remainder rounding of recorded shares * tokens * top_k
+ *                  resample: multinomial draw from the shares (counts + smoothing) / sum
  *
  * Assignments of every source after scaling = tokens_per_source * top_k exactly (variable top-k:
  * tokens_per_source * recorded assignments / recorded tokens, rounded). A source without tokens in
  * a dispatch takes the shares of the dispatch when it is scaled; a dispatch without any stays
- * empty. Experts and top_k must be equal (0 and 0 where it varies). All draws come from random
- * streams by (seed, iteration, layer, source), so the counts of a dispatch do not depend on which
- * others were asked for. */
+ * empty. Experts and top_k must be equal (0 and 0 where it varies).
+ *
+ * All draws come from random streams by (seed, iteration, micro-batch, layer, source), so the
+ * counts of a dispatch do not depend on which others were asked for. */
 #ifndef MOE_TRACES_MAPPING_H
 #define MOE_TRACES_MAPPING_H
 

@@ -1,11 +1,10 @@
 /* What `moeplan trace info` says of a trace.
  *
- *   imbalance of a dispatch   hottest expert's assignments / mean over experts
- *   drift                     total variation between the expert shares of iterations t and t + 1
- *   prediction error          total variation between the mean share of iterations t-5..t-1 and
- *                             the share of t; beside it the error of "the last value" and of
- * "uniform" source spread             mean total variation between a source's shares and the global
- * ones
+ *   imbalance         of a dispatch: hottest expert's assignments / mean over experts
+ *   drift             total variation between the expert shares of iterations t and t + 1
+ *   prediction error  total variation between the mean share of iterations t-5..t-1 and the share
+ *                     of t; beside it the error of "the last value" and of "uniform"
+ *   source spread     mean total variation between a source's shares and the global ones
  *
  * Total variation = half the sum of absolute differences, between 0 and 1. An iteration's shares
  * sum over its micro-batches and sources. The three prediction errors cover the same iterations,

@@ -2,9 +2,9 @@
  * as a real run recorded them.
  *
  *     counts[iteration][micro_batch][layer][source][expert]     assignments (token copies)
- *     tokens[iteration][micro_batch][layer][source]             distinct tokens behind them, those
- *                                                               that chose only null experts
- * included
+ *     tokens[iteration][micro_batch][layer][source]             distinct tokens behind them
+ *
+ * Tokens that chose only null experts are among the tokens, but have no assignment.
  *
  * Container: safetensors (an 8-byte little-endian header length, a JSON header, flat little-endian
  * arrays), one file, or numbered shards named by an index file (<name>.safetensors.index.json).

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Makes the defective traces beside this script, each named after its defect. NAME.expected holds the
-# first message of `moeplan trace check` without the path (written by hand, or checked by hand after
-# running it): tests/test_trace.c compares them.
+# Makes the defective traces beside this script, each named after its defect. NAME.expected holds
+# the first message of `moeplan trace check` without the path, read and judged by a person;
+# tests/test_trace.c compares them.
 set -eu
 cd "$(dirname "$0")"
 
@@ -21,7 +21,8 @@ shape=2,1,1,2,3
 sound_crc=$(bytes "${counts[@]}" | crc)
 metadata() { # top_k, aggregation, crc
     printf '"__metadata__":{"format":"moeplan-trace-1","aggregation":"%s","top_k":"%s",' "$2" "$1"
-    printf '"synthetic":"true","origin":"made by make.sh","provenance":"{}","crc32.counts":"%s"}' "$3"
+    printf '"synthetic":"true","origin":"made by make.sh","provenance":"{}",'
+    printf '"crc32.counts":"%s"}' "$3"
 }
 sound=$(metadata 2 dispatch "$sound_crc")
 array() { # name, dtype, shape, begin, end
@@ -79,7 +80,8 @@ write flipped_bit.safetensors "{$sound,$tensor}" 3 2 1 1 3 2 2 3 1 0 3 7
 write assignments_not_divisible.safetensors \
     "{$(metadata 2 dispatch "$(bytes 3 2 1 1 3 2 2 3 1 0 3 2 | crc)"),$tensor}" \
     3 2 1 1 3 2 2 3 1 0 3 2
-write zero_tokens.safetensors "{$(metadata 2 dispatch "$(bytes 0 0 0 0 0 0 0 0 0 0 0 0 | crc)"),$tensor}" \
+write zero_tokens.safetensors \
+    "{$(metadata 2 dispatch "$(bytes 0 0 0 0 0 0 0 0 0 0 0 0 | crc)"),$tensor}" \
     0 0 0 0 0 0 0 0 0 0 0 0
 tokens=$(array tokens U8 2,1,1,2 12 16)
 token_crc=$(bytes 3 3 2 3 | crc)
