@@ -126,7 +126,17 @@ static double interpolate(const moe_points *points, double x, bool *outside)
 
 static bool is_intra(moe_port_kind kind)
 {
-    return kind == MOE_PORT_INTRA_OUT || kind == MOE_PORT_INTRA_IN || kind == MOE_PORT_BRIDGE;
+    switch (kind) {
+    case MOE_PORT_INTRA_OUT:
+    case MOE_PORT_INTRA_IN:
+    case MOE_PORT_BRIDGE:
+    case MOE_PORT_LINK:
+    case MOE_PORT_SWITCH_UP:
+    case MOE_PORT_SWITCH_DOWN:
+        return true;
+    default:
+        return false;
+    }
 }
 
 double moe_cost_efficiency(const moe_costs *costs, moe_collective_kind kind,

@@ -70,8 +70,8 @@ static void fill_ports(moe_arena *arena, const moe_costs *costs, const moe_traff
     int *flows = moe_arena_array(arena, int, count);
     double *bytes = moe_arena_array(arena, double, count);
     double *work = moe_arena_array(arena, double, count);
-    double known[MOE_PORT_LEAF_DOWN + 1];
-    for (int kind = 0; kind <= MOE_PORT_LEAF_DOWN; kind++) {
+    double known[MOE_PORT_KINDS];
+    for (int kind = 0; kind < MOE_PORT_KINDS; kind++) {
         known[kind] = NAN;
     }
     int k = 0;

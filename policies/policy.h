@@ -62,6 +62,9 @@ typedef struct moe_policy {
     /* `copies`: [experts][words] usable copies of the layer, calibration included. */
     void (*dispatch)(void *state, const moe_problem *problem, const moe_gate *gate,
                      const moe_placement *placement, const uint64_t *copies, moe_route *route);
+    /* One line on what `create` computed rather than was told ("t = 2 ..."), owned by `owner`; NULL or
+     * absent where there is nothing to say. */
+    char *(*describe)(void *owner, const void *state, const moe_problem *problem);
 } moe_policy;
 
 extern const moe_policy moe_policy_ep;

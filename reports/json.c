@@ -43,6 +43,14 @@ static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
                      moe_config_digests(binding->config), "profile", profile_json(binding, run));
 }
 
+static json_t *policy_json(const moe_run *run, int p)
+{
+    json_t *json = moe_result_json(&run->policies[p].result, &run->policies[0].result);
+    if (run->policies[p].description != NULL)
+        json_object_set_new(json, "description", json_string(run->policies[p].description));
+    return json;
+}
+
 json_t *moe_report_json(const moe_binding *binding, const moe_run *run)
 {
     json_t *policies = json_array();

@@ -328,6 +328,10 @@ static void print_basis(const moe_binding *binding, const moe_run *run, FILE *st
 {
     fputs("\nwhat this rests on\n", stream);
     print_profile(binding, run, stream);
+    for (int p = 0; p < run->policy_count; p++)
+        if (run->policies[p].description != NULL)
+            fprintf(stream, "  %s: %s\n", run->policies[p].result.name,
+                    run->policies[p].description);
     print_rules(binding, stream);
     fprintf(stream, "  network: %s; ports shared %s; %s\n", binding->engine->network_model,
             moe_sharing_names[binding->scenario->port_sharing],

@@ -471,6 +471,19 @@ static void campaign_poll(void *context)
     all->options->progress(all->options->progress_context, done, policies * total);
 }
 
+/* The policy's own words, from a state made for them. */
+static char *describe(void *owner, const moe_binding *binding, int policy, moe_diag *diag)
+{
+    moe_curve_usage usage = {0};
+    moe_run_options none = {0};
+    runner *run = runner_create(NULL, binding, policy, &none, &usage, diag);
+    char *text = run->state != NULL && run->policy->describe != NULL
+                     ? run->policy->describe(owner, run->state, &run->problem)
+                     : NULL;
+    talloc_free(run);
+    return text;
+}
+
 static moe_run *campaign_gather(void *owner, const campaign *all, int count)
 {
     const moe_policy_use *uses = all->binding->scenario->policies.items;
@@ -484,6 +497,7 @@ static moe_run *campaign_gather(void *owner, const campaign *all, int count)
         policy->result.steps = all->iterations;
         policy->result.series = talloc_memdup(run, all->results + p * all->iterations,
                                               (size_t)all->iterations * sizeof *all->results);
+        policy->description = describe(run, all->binding, all->chosen[p], all->diag);
         policy->result.memory_advice = moe_memory_advice(run, all->binding, &policy->result);
         for (int c = 0; c < all->chunks; c++)
             for (int curve = 0; curve < MOE_CURVE_COUNT; curve++) {

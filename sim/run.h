@@ -32,6 +32,7 @@ typedef struct moe_run_options {
 typedef struct moe_run_policy {
     moe_result result;
     moe_curve_usage usage;
+    const char *description; /* what the policy computed for itself; or NULL */
 } moe_run_policy;
 
 typedef struct moe_run {

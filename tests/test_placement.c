@@ -65,8 +65,10 @@ static void test_copies_are_forgotten(void **state)
     moe_placement *other = even(4);
     moe_set_add(moe_placement_copies(placement, 1, 2), 5);
     assert_false(moe_placement_equal(placement, other));
+    *moe_placement_owner(placement, 0, 1, 0) = 5;
     moe_placement_copy(other, placement);
     assert_true(moe_placement_equal(placement, other));
+    assert_int_equal(*moe_placement_owner(other, 0, 1, 0), 5);
     moe_placement_reset_copies(placement);
     assert_false(moe_placement_equal(placement, other));
     assert_false(moe_set_has(moe_placement_copies(placement, 1, 2), 5));

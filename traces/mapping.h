@@ -11,10 +11,11 @@
  *                  tile: each recorded source stands for several, each of them with its counts
  *                  (needs target % recorded == 0); `resample` and `split` draw for each anew
  *   layers         exact | cycle
- *                  cycle: target layer l takes recorded layer l % recorded; from the second pass on
- *                  the experts of each pass are relabelled by a seeded permutation, so that the
- * same device is not hot in every copy (the first pass is not relabelled) micro_batches  exact |
- * split split: a recorded cell is dealt to the micro-batches by a seeded multivariate
+ *                  cycle: target layer l takes recorded layer l % recorded; from the second pass
+ *                  on the experts of each pass are relabelled by a seeded permutation, so that the
+ *                  same device is not hot in every copy (the first pass is not relabelled)
+ *   micro_batches  exact | split
+ *                  split: a recorded cell is dealt to the micro-batches by a seeded multivariate
  *                  hypergeometric draw (marked in the report). A cell that sums over a window of N
  *                  passes is dealt to at least N parts, of which the micro-batches are the first: a
  *                  part is never more than one pass. Needs 1 recorded micro-batch

@@ -254,6 +254,22 @@ void moe_fssdp_dispatch_layer(void *state, const moe_problem *problem, const moe
         moe_dispatch_by_topology(problem, gate, copies, route);
 }
 
+/* --- in words --------------------------------------------------------------------------------- */
+
+static char *fssdp_describe(void *owner, const void *state, const moe_problem *problem)
+{
+    const moe_fssdp *own = state;
+    int experts = moe_fssdp_experts(problem);
+    if (!own->tunables->materialize)
+        return talloc_strdup(owner, "materializes nothing before the gate");
+    return talloc_asprintf(
+        owner,
+        "copies the t = %d hottest of %d experts (%s; attention forward %.0f us); "
+        "memory for m = %d copies a device and layer",
+        own->overlap, experts, own->tunables->overlap_degree > 0 ? "given" : "computed",
+        1e6 * own->attention_s, own->slots);
+}
+
 const moe_policy moe_policy_fssdp = {
     .name = "fssdp",
     .sentence = "Fully sharded sparse data parallelism: every expert is sharded once, and hot "
@@ -266,4 +282,5 @@ const moe_policy moe_policy_fssdp = {
     .before_iteration = fssdp_before_iteration,
     .after_gate = moe_fssdp_calibrate,
     .dispatch = moe_fssdp_dispatch_layer,
+    .describe = fssdp_describe,
 };
