@@ -4,14 +4,14 @@
 
 #include <assert.h>
 
-typedef struct walk {
+typedef struct path_walk {
     const moe_cluster *cluster;
     int *ports;
     int count;
-} walk;
+} path_walk;
 
 /* Leaves out kinds that the cluster does not have. */
-static inline void cross(walk *walk, moe_port_kind kind, int unit)
+static inline void cross(path_walk *walk, moe_port_kind kind, int unit)
 {
     int first = walk->cluster->first_port[kind];
     if (first >= 0)
@@ -20,7 +20,7 @@ static inline void cross(walk *walk, moe_port_kind kind, int unit)
 
 /* ---- within a domain ------------------------------------------------------------------------- */
 
-static void cross_pcie(walk *walk, int source, int target)
+static void cross_pcie(path_walk *walk, int source, int target)
 {
     const moe_place *from = &walk->cluster->places[source];
     const moe_place *to = &walk->cluster->places[target];
@@ -33,7 +33,7 @@ static void cross_pcie(walk *walk, int source, int target)
     cross(walk, MOE_PORT_INTRA_IN, target);
 }
 
-static void cross_mesh(walk *walk, int source, int target)
+static void cross_mesh(path_walk *walk, int source, int target)
 {
     const moe_mesh *mesh = walk->cluster->mesh;
     int from = walk->cluster->places[source].local;
@@ -47,7 +47,7 @@ static void cross_mesh(walk *walk, int source, int target)
     cross(walk, MOE_PORT_LINK, first + mesh->port[from][to]);
 }
 
-static void cross_domain(walk *walk, int source, int target)
+static void cross_domain(path_walk *walk, int source, int target)
 {
     if (source == target)
         return;
@@ -79,7 +79,7 @@ static double domain_latency_s(const moe_cluster *cluster, int source, int targe
 
 /* ---- between domains ------------------------------------------------------------------------- */
 
-static void cross_switches(walk *walk, const moe_place *from, const moe_place *to)
+static void cross_switches(path_walk *walk, const moe_place *from, const moe_place *to)
 {
     if (from->leaf == to->leaf)
         return;
@@ -91,7 +91,7 @@ static void cross_switches(walk *walk, const moe_place *from, const moe_place *t
     cross(walk, MOE_PORT_LEAF_DOWN, to->leaf);
 }
 
-static void cross_network(walk *walk, int source, int target)
+static void cross_network(path_walk *walk, int source, int target)
 {
     const moe_cluster *cluster = walk->cluster;
     const moe_place *from = &cluster->places[source];
@@ -161,7 +161,7 @@ int moe_cluster_path(const moe_cluster *cluster, int source, int target,
                      int ports[static MOE_PATH_PORTS])
 {
     assert(source >= 0 && source < cluster->devices && target >= 0 && target < cluster->devices);
-    walk walk = {cluster, ports, 0};
+    path_walk walk = {cluster, ports, 0};
     if (cluster->places[source].domain == cluster->places[target].domain) {
         cross_domain(&walk, source, target);
         return walk.count;

@@ -55,8 +55,7 @@ json_t *moe_report_json(const moe_binding *binding, const moe_run *run)
 {
     json_t *policies = json_array();
     for (int p = 0; p < run->policy_count; p++)
-        json_array_append_new(policies,
-                              moe_result_json(&run->policies[p].result, &run->policies[0].result));
+        json_array_append_new(policies, policy_json(run, p));
     return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "engine", binding->engine->name, "seed",
                      (json_int_t)binding->scenario->seed, "cluster", cluster_json(binding), "trace",
                      trace_json(binding, run), "policies", policies, "provenance",

@@ -330,6 +330,17 @@ static void test_scale_varying_top_k(void **state)
     assert_counts(counts, expected, 12);
     for (size_t s = 0; s < 4; s++)
         assert_int_equal(tokens[s], 20);
+
+    /* A model has some top_k; such a trace goes with any, says so, and keeps its own counts. */
+    moe_routing_target model = target;
+    model.top_k = 3;
+    routing = bind(&fixture, trace, &use, &model);
+    moe_routing_read(routing, 0, 0, 0, counts, NULL);
+    assert_counts(counts, expected, 12);
+    json_t *rules = moe_routing_rules(routing);
+    const char *first = json_string_value(json_array_get(rules, 0));
+    assert_non_null(strstr(first, "the model's 3 is not used"));
+    json_decref(rules);
     fixture_close(&fixture);
 }
 

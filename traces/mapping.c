@@ -235,10 +235,13 @@ static void bind_gate(const binding *b)
             "the trace routes to %" PRId64
             " experts, the model has %d; no rule maps experts: use a trace of such a model",
             info->shape.experts, target->experts);
-    if (info->top_k != target->top_k)
+    if (info->top_k == 0 && target->top_k != 0)
+        add_rule(b, "top_k: varies from token to token in the trace; the model's %d is not used",
+                 target->top_k);
+    else if (info->top_k != target->top_k)
         moe_diag_error(b->diag, place(b, &b->written->file),
-                       "the trace has top_k %" PRId64 ", the model %d (0: varies from token to "
-                       "token); no rule maps it: use a trace of such a model",
+                       "the trace has top_k %" PRId64 ", the model %d; no rule maps it: use a "
+                       "trace of such a model",
                        info->top_k, target->top_k);
 }
 

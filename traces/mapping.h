@@ -27,7 +27,7 @@
  * Assignments of every source after scaling = tokens_per_source * top_k exactly (variable top-k:
  * tokens_per_source * recorded assignments / recorded tokens, rounded). A source without tokens in
  * a dispatch takes the shares of the dispatch when it is scaled; a dispatch without any stays
- * empty. Experts and top_k must be equal (0 and 0 where it varies).
+ * empty. Experts and top_k must be equal; a trace whose top_k varies goes with any.
  *
  * All draws come from random streams by (seed, iteration, micro-batch, layer, source), so the
  * counts of a dispatch do not depend on which others were asked for. */
