@@ -1,8 +1,9 @@
 #include "sim/advice.h"
 
-#include "configs/base/units.h"
 #include <math.h>
 #include <talloc.h>
+
+#define GIB (1024.0 * 1024 * 1024)
 
 /* What does not shrink with the batch. */
 static double fixed_bytes(const moe_memory *memory, const moe_binding *binding)
@@ -28,14 +29,12 @@ static char *append_tokens(char *text, const moe_memory *memory, const moe_bindi
 
 static char *append_alternatives(char *text, const moe_memory *memory, const moe_binding *binding)
 {
-    char bytes[48];
     if (memory->materialized >= memory->peak - memory->capacity)
         text = talloc_strdup_append(text,
                                     ", or with fewer materialized experts (slots, rematerialize)");
     if (binding->options.recompute == MOE_RECOMPUTE_NONE)
         text = talloc_strdup_append(text, ", or perhaps with batch.recompute: experts");
-    moe_units_format_short(memory->peak, MOE_BYTES, bytes);
-    return talloc_asprintf_append(text, ", or on a device with %s", bytes);
+    return talloc_asprintf_append(text, ", or on a device with %.2f GiB", memory->peak / GIB);
 }
 
 const char *moe_memory_advice(void *owner, const moe_binding *binding, const moe_result *result)
@@ -44,11 +43,10 @@ const char *moe_memory_advice(void *owner, const moe_binding *binding, const moe
         return NULL;
     int64_t step = moe_result_peak_step(result);
     const moe_step_result *worst = &result->series[step];
-    char need[48], have[48];
-    moe_units_format_short(worst->memory.peak, MOE_BYTES, need);
-    moe_units_format_short(worst->memory.capacity, MOE_BYTES, have);
-    char *text = talloc_asprintf(owner, "%s does not fit: device %d needs %s of %s in step %lld",
-                                 result->name, worst->memory_device, need, have, (long long)step);
+    char *text =
+        talloc_asprintf(owner, "%s does not fit: device %d needs %.2f of %.2f GiB in step %lld",
+                        result->name, worst->memory_device, worst->memory.peak / GIB,
+                        worst->memory.capacity / GIB, (long long)step);
     text = append_tokens(text, &worst->memory, binding);
     return append_alternatives(text, &worst->memory, binding);
 }

@@ -228,11 +228,13 @@ static void fssdp_before_iteration(void *state, const moe_problem *problem, int6
     decision->moves = NULL;
     decision->move_count = 0;
     decision->planning_s = 0;
-    reshard_if_due(own, problem, iteration, history, decision);
-    if (moe_history_length(history) > 0)
+    /* Before anything changes: the placement still is that of the iteration to be measured. The run's first has
+     * none before it; what a history from before the run cost in memory is not known. */
+    if (iteration > 0 && moe_history_length(history) > 0)
         moe_fssdp_update_slots(
             own, problem,
             moe_fssdp_measured_rows(problem, history, decision->placement, decision->arena));
+    reshard_if_due(own, problem, iteration, history, decision);
     moe_placement_reset_copies(decision->placement);
     if (!own->tunables->materialize)
         return;

@@ -93,7 +93,7 @@ static inline double moe_fssdp_slowdown(const moe_problem *problem)
 int moe_fssdp_overlap_degree(const moe_problem *problem, const moe_fssdp_tunables *tunables,
                              const moe_schedule *schedule, double attention_s);
 
-/* Rows a device would compute under owner dispatch. */
+/* Rows a device computed of the last iteration, the copies it had then taking equal parts. */
 typedef struct moe_fssdp_rows {
     double mean; /* over layers, of the device with most in all: what its activations take */
     double most; /* of any device in any layer: what buffers must hold */

@@ -83,14 +83,23 @@ int moe_fssdp_overlap_degree(const moe_problem *problem, const moe_fssdp_tunable
 
 /* --- slots ---------------------------------------------------------------------------------- */
 
-static void add_owner_rows(const moe_problem *problem, const moe_history *history,
+/* An expert's copies in a group take its rows in equal parts. */
+static void add_expert_rows(const uint64_t *copies, int first, int last, double load, double *rows)
+{
+    int count = moe_set_count_between(copies, first, last);
+    for (int d = moe_set_next(copies, first, last); d < last; d = moe_set_next(copies, d + 1, last))
+        rows[d] += load / count;
+}
+
+static void add_layer_rows(const moe_problem *problem, const moe_history *history,
                            const moe_placement *placement, int layer, double *rows)
 {
+    int ep = problem->layout.ep;
     for (int g = 0; g < problem->layout.groups; g++) {
         const double *loads = moe_history_loads(history, 1, layer, g);
-        const int *owner = moe_placement_owner(placement, layer, g, 0);
         for (int e = 0; e < placement->experts; e++)
-            rows[owner[e]] += loads[e] / problem->options.micro_batches;
+            add_expert_rows(moe_placement_copies(placement, layer, e), g * ep, (g + 1) * ep,
+                            loads[e] / problem->options.micro_batches, rows);
     }
 }
 
@@ -103,7 +112,7 @@ moe_fssdp_rows moe_fssdp_measured_rows(const moe_problem *problem, const moe_his
     moe_fssdp_rows peak = {0};
     for (int l = 0; l < placement->layers; l++) {
         memset(rows, 0, devices * sizeof *rows);
-        add_owner_rows(problem, history, placement, l, rows);
+        add_layer_rows(problem, history, placement, l, rows);
         for (size_t d = 0; d < devices; d++) {
             total[d] += rows[d];
             peak.most = fmax(peak.most, rows[d]);
