@@ -26,8 +26,12 @@ typedef struct subcommand {
 static const subcommand subcommands[] = {
     {"simulate", "moeplan simulate", moe_simulate_command, "SCENARIO.yaml",
      "what each policy of a scenario would cost"},
+    {"timeline", "moeplan timeline", moe_timeline_command, "summarize ...",
+     "what the critical path of a written timeline consists of"},
     {"trace", "moeplan trace", moe_trace_command, "info|convert|check ...",
      "look at, import and check routing traces"},
+    {"cluster", "moeplan cluster", moe_cluster_command, "show|export ...",
+     "draw a cluster as a tree, write it as a SimGrid platform"},
     {"list", "moeplan list", moe_list_command, "KIND",
      "the policies, engines, clusters, models, ... there are"},
     {"explain", "moeplan explain", moe_explain_command, "TOPIC",

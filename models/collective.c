@@ -37,7 +37,7 @@ static size_t count_pairs(const double *bytes, int devices)
 static void add_row(pair_list *list, const double *row, int i, bool transposed)
 {
     int devices = list->cluster->devices;
-    int last_host = -1; /* latency depends on the two hosts only */
+    int last_host = -1; /* where latency depends on the two hosts only, one look at each will do */
     for (int j = 0; j < devices; j++) {
         if (j == i || !(row[j] > 0)) {
             continue;
@@ -46,7 +46,7 @@ static void add_row(pair_list *list, const double *row, int i, bool transposed)
         int target = transposed ? i : j;
         add_pair(list, source, target, row[j]);
         int host = moe_cluster_host(list->cluster, j);
-        if (host != last_host) {
+        if (host != last_host || !list->cluster->latency_by_host) {
             note_latency(list, source, target);
             last_host = host;
         }

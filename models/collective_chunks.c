@@ -98,15 +98,23 @@ static int append_host(chunk_set *set, const moe_chunk *chunk, int host, int n)
     return n;
 }
 
-/* Owner, the rest of its host, then host by host: a chain crosses each host boundary once. */
+/* Domain by domain from `home` on, and within each from the place of `home` in its own. */
+static int host_at(const moe_cluster *cluster, int home, int position)
+{
+    int per_domain = cluster->domain_hosts;
+    int domain = (home / per_domain + position / per_domain) % cluster->domains;
+    return domain * per_domain + (home % per_domain + position % per_domain) % per_domain;
+}
+
+/* Owner, the rest of its host, then host by host: a chain crosses each host boundary once, and each
+ * boundary of NVLink domains once. */
 static int order_devices(chunk_set *set, const moe_chunk *chunk)
 {
-    int hosts = set->cluster->hosts;
     int home = moe_cluster_host(set->cluster, chunk->owner);
     int n = 0;
     set->order[n++] = chunk->owner;
-    for (int h = 0; h < hosts; h++) {
-        n = append_host(set, chunk, (home + h) % hosts, n);
+    for (int h = 0; h < set->cluster->hosts; h++) {
+        n = append_host(set, chunk, host_at(set->cluster, home, h), n);
     }
     return n;
 }

@@ -22,7 +22,8 @@ static void add_state(const memory_case *of, double owned, moe_memory *memory)
     double experts = owned * moe_network_expert_parameters(network);
     bool sharded = of->options->optimizer_sharding == MOE_OPTIMIZER_ZERO1;
     double own_dense = sharded ? dense / of->layout->devices : dense;
-    memory->parameters = (dense + experts) * moe_dtype_bytes(network->parameter_dtype);
+    memory->parameters =
+        moe_network_dense_bytes(network) + owned * moe_network_expert_bytes(network);
     memory->gradients = (dense + experts) * moe_dtype_bytes(network->gradient_dtype);
     memory->optimizer = (own_dense + experts) * network->optimizer_bytes_per_parameter;
 }
@@ -120,7 +121,7 @@ static double copies_bytes(const moe_network *network, copy_counts counts)
 
 double moe_memory_slot_bytes(const moe_network *network, const moe_schedule *schedule)
 {
-    double layers = (double)network->layers;
+    double layers = (double)moe_network_moe_layers(network);
     double window = fmin(layers, layers_at_once(schedule));
     bool holds = schedule->accumulate == MOE_REDUCE_HOLD;
     return copies_bytes(network,
@@ -136,20 +137,43 @@ typedef struct row_counts {
     double most;
 } row_counts;
 
-/* Values that one layer saves per token (attention), and per row (experts). */
-enum { ATTENTION_VECTORS = 8, LAYER_INPUT_VECTORS = 1 };
-
+/* Values that one layer saves per row of an expert. */
 static double row_values(const moe_network *network, bool inside)
 {
-    double hidden = 2 * (double)network->hidden;                  /* input and output */
-    double ffn = (network->gated ? 3 : 2) * (double)network->ffn; /* around the activation */
-    return inside ? hidden + ffn : hidden;
+    double hidden = 2 * (double)network->hidden; /* input and output */
+    return inside ? hidden + moe_network_ffn_values(network, network->ffn) : hidden;
+}
+
+/* Values of a token that a layer saves: attention, whose last ones are the input of what follows;
+ * inside its shared experts; inside a dense layer's feed-forward network. */
+typedef struct token_values {
+    double attention;
+    double shared;
+    double dense;
+} token_values;
+
+static token_values count_token_values(const moe_network *network)
+{
+    int64_t dense_width = network->dense_layers > 0 ? network->dense_ffn : 0;
+    return (token_values){
+        .attention = moe_network_attention_values(network),
+        .shared = moe_network_ffn_values(network, moe_network_shared_width(network)),
+        .dense = moe_network_ffn_values(network, dense_width),
+    };
+}
+
+/* Over all layers. */
+static double sum_token_values(const moe_network *network, token_values values)
+{
+    return (double)network->layers * values.attention +
+           (double)moe_network_moe_layers(network) * values.shared +
+           (double)network->dense_layers * values.dense;
 }
 
 /* Logits at the training dtype and as fp32 for the loss. */
 static double logits_bytes(const memory_case *of)
 {
-    double value_bytes = moe_dtype_bytes(of->network->parameter_dtype);
+    double value_bytes = moe_network_activation_bytes(of->network);
     return of->options->tokens * (double)of->network->vocabulary *
            (value_bytes + moe_dtype_bytes(MOE_FP32));
 }
@@ -159,25 +183,25 @@ static double logits_bytes(const memory_case *of)
 static double activation_bytes(const memory_case *of, row_counts rows)
 {
     const moe_network *network = of->network;
-    double value_bytes = moe_dtype_bytes(network->parameter_dtype);
-    double vector = of->options->tokens * (double)network->hidden;
-    double attention = ATTENTION_VECTORS * vector;
-    double layers = (double)network->layers;
+    double value_bytes = moe_network_activation_bytes(network);
+    double tokens = of->options->tokens;
+    token_values values = count_token_values(network);
     double inside = row_values(network, true);
     double around = row_values(network, false);
     double saved = 0;
     double working = 0;
     switch (of->options->recompute) {
     case MOE_RECOMPUTE_FULL:
-        saved = layers * LAYER_INPUT_VECTORS * vector;
-        working = attention + inside * rows.most;
+        saved = (double)network->layers * tokens * (double)network->hidden;
+        working = tokens * values.attention +
+                  fmax(tokens * values.shared + inside * rows.most, tokens * values.dense);
         break;
     case MOE_RECOMPUTE_EXPERTS:
-        saved = layers * attention + around * rows.all;
+        saved = tokens * sum_token_values(network, values) + around * rows.all;
         working = (inside - around) * rows.most;
         break;
     default:
-        saved = layers * attention + inside * rows.all;
+        saved = tokens * sum_token_values(network, values) + inside * rows.all;
     }
     return saved * value_bytes + fmax(working * value_bytes, logits_bytes(of));
 }
@@ -249,6 +273,7 @@ moe_memory moe_memory_estimate(const moe_cluster *cluster, const moe_network *ne
     moe_memory used = {0};
     double sent = options->tokens * (double)network->top_k;
     add_state(&of, owned, &used);
-    add_rest(&of, (row_counts){(double)network->layers * rows, rows}, sent + rows, &used);
+    add_rest(&of, (row_counts){(double)moe_network_moe_layers(network) * rows, rows}, sent + rows,
+             &used);
     return used;
 }

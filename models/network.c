@@ -1,203 +1,205 @@
-#include "models/network.h"
+/* Shape, parameters and bytes of a network. */
+#include "models/network_shape.h"
 
-/* Upper ends of the keys' ranges: layers * experts * matrices * hidden * ffn stays below 2^63, so
- * that every count is finite and fits an int64_t. */
-enum {
-    MAX_LAYERS = 1 << 12,
-    MAX_EXPERTS = 1 << 14,
-    MAX_HIDDEN = 1 << 16,
-    MAX_FFN = 1 << 19,
-};
+#include <math.h>
 
-static const char *const dtypes[] = {"fp32", "bf16", "fp16", "fp8", NULL};
+/* --- layers ----------------------------------------------------------------------------------- */
 
-static const moe_field network_fields[] = {
-    {.key = "name",
-     .type = MOE_FIELD_TEXT,
-     .offset = offsetof(moe_network, name),
-     .sentence = "Name of the model in reports."},
-    {.key = "source",
-     .type = MOE_FIELD_TEXT,
-     .offset = offsetof(moe_network, source),
-     .sentence = "Where the shape comes from; copied into every result."},
-    {.key = "layers",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, layers),
-     .low = 1,
-     .high = MAX_LAYERS,
-     .sentence = "Transformer blocks, each with attention and a layer of experts."},
-    {.key = "hidden",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, hidden),
-     .low = 1,
-     .high = MAX_HIDDEN,
-     .sentence = "Width d of a token's hidden state, in elements."},
-    {.key = "ffn",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, ffn),
-     .low = 1,
-     .high = MAX_FFN,
-     .sentence = "Inner width f of one expert, in elements."},
-    {.key = "gated",
-     .type = MOE_FIELD_BOOL,
-     .default_text = "false",
-     .offset = offsetof(moe_network, gated),
-     .sentence = "Whether an expert has three matrices (gate, up, down: SwiGLU) instead of two."},
-    {.key = "bias",
-     .type = MOE_FIELD_BOOL,
-     .default_text = "false",
-     .offset = offsetof(moe_network, bias),
-     .sentence = "Whether each matrix of an expert has a bias vector."},
-    {.key = "experts",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, experts),
-     .low = 1,
-     .high = MAX_EXPERTS,
-     .sentence = "Routed experts E of one layer."},
-    {.key = "top_k",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, top_k),
-     .low = 1,
-     .high = MAX_EXPERTS,
-     .sentence = "Experts that each token is sent to, at most `experts`."},
-    {.key = "gate_groups",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .default_text = "1",
-     .offset = offsetof(moe_network, gate_groups),
-     .low = 1,
-     .high = MAX_EXPERTS,
-     .sentence = "Equal groups that the gate divides the experts into; 1: none."},
-    {.key = "top_groups",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .default_text = "1",
-     .offset = offsetof(moe_network, top_groups),
-     .low = 1,
-     .high = MAX_EXPERTS,
-     .sentence = "Groups that the experts of one token may come from, at most `gate_groups`."},
-    {.key = "heads",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .default_text = "0",
-     .offset = offsetof(moe_network, heads),
-     .low = 0,
-     .high = MAX_HIDDEN,
-     .sentence = "Attention heads, a divisor of `hidden`; 0: not given (no cost depends on it)."},
-    {.key = "causal",
-     .type = MOE_FIELD_BOOL,
-     .default_text = "true",
-     .offset = offsetof(moe_network, causal),
-     .sentence =
-         "Whether a token attends only to those before it, half of the sequence on average."},
-    {.key = "sequence",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .required = true,
-     .offset = offsetof(moe_network, sequence),
-     .low = 1,
-     .high = 1 << 26,
-     .sentence = "Tokens of one sequence, which attention scores grow with."},
-    {.key = "vocabulary",
-     .type = MOE_FIELD_INTEGER,
-     .dimension = MOE_COUNT,
-     .default_text = "0",
-     .offset = offsetof(moe_network, vocabulary),
-     .low = 0,
-     .high = 1 << 26,
-     .sentence = "Entries of the token table; 0 leaves out embedding, LM head and loss."},
-    {.key = "tied_embeddings",
-     .type = MOE_FIELD_BOOL,
-     .default_text = "false",
-     .offset = offsetof(moe_network, tied_embeddings),
-     .sentence = "Whether the LM head uses the embedding's weights instead of its own."},
-    {.key = "parameter_dtype",
-     .type = MOE_FIELD_CHOICE,
-     .default_text = "bf16",
-     .offset = offsetof(moe_network, parameter_dtype),
-     .choices = dtypes,
-     .sentence = "Number format of weights and activations, on the wire and in memory."},
-    {.key = "gradient_dtype",
-     .type = MOE_FIELD_CHOICE,
-     .default_text = "bf16",
-     .offset = offsetof(moe_network, gradient_dtype),
-     .choices = dtypes,
-     .sentence = "Number format of parameter gradients, on the wire and in memory."},
-    {.key = "optimizer_bytes_per_parameter",
-     .type = MOE_FIELD_REAL,
-     .dimension = MOE_NUMBER,
-     .default_text = "12",
-     .offset = offsetof(moe_network, optimizer_bytes_per_parameter),
-     .low = 0,
-     .high = 64,
-     .sentence =
-         "Bytes of optimizer state per parameter; lower is better (Adam with an fp32 master "
-         "copy: 4 + 4 + 4)."},
-    {0},
-};
-
-const moe_table moe_network_table = {
-    .noun = "model",
-    .sentence = "A Mixture-of-Experts transformer of identical blocks.",
-    .size = sizeof(moe_network),
-    .fields = network_fields,
-};
-
-/* ---- checks ---------------------------------------------------------------------------------- */
-
-static moe_where where_of(const moe_config *config, const void *member)
+int64_t moe_network_moe_layers(const moe_network *network)
 {
-    return config ? moe_config_where(config, member) : (moe_where){0};
+    return network->layers - network->dense_layers;
 }
 
-static void check_groups(const moe_network *network, const moe_config *config, moe_diag *diag)
+bool moe_network_is_dense(const moe_network *network, int64_t layer)
 {
-    long long experts = network->experts;
-    long long groups = network->gate_groups;
-    if (groups < 1 || experts % groups != 0) {
-        moe_diag_error(diag, where_of(config, &network->gate_groups),
-                       "gate_groups is %lld; expected a divisor of the %lld experts", groups,
-                       experts);
-        return;
+    return layer < network->dense_layers;
+}
+
+bool moe_network_has_window(const moe_network *network, int64_t layer)
+{
+    int64_t every = network->full_attention_every;
+    bool full = every > 0 && (layer + 1) % every == 0;
+    return network->sliding_window > 0 && !full;
+}
+
+int64_t moe_network_shared_width(const moe_network *network)
+{
+    return network->shared_experts * (network->shared_ffn ? network->shared_ffn : network->ffn);
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+static double head_dim(const moe_network *network)
+{
+    return network->head_dim ? (double)network->head_dim
+                             : (double)network->hidden / (double)network->heads;
+}
+
+static moe_attention_widths mla_widths(const moe_network *network)
+{
+    double heads = (double)network->heads;
+    double rope = (double)network->qk_rope_head_dim;
+    double query_key = heads * ((double)network->qk_nope_head_dim + rope);
+    double value = heads * (double)network->v_head_dim;
+    return (moe_attention_widths){
+        .query = query_key,
+        .key = query_key,
+        .value = value,
+        .output = value,
+        .query_latent = (double)network->q_lora_rank,
+        .kv_latent = (double)network->kv_lora_rank + rope,
+    };
+}
+
+moe_attention_widths moe_network_attention_widths(const moe_network *network)
+{
+    if (network->attention == MOE_ATTENTION_MLA)
+        return mla_widths(network);
+    double query = (double)network->hidden;
+    double key = query;
+    if (network->heads > 0) {
+        int64_t kv_heads = network->kv_heads ? network->kv_heads : network->heads;
+        query = (double)network->heads * head_dim(network);
+        key = (double)kv_heads * head_dim(network);
     }
-    if (network->top_groups > groups)
-        moe_diag_error(diag, where_of(config, &network->top_groups),
-                       "top_groups is %lld; expected at most the %lld gate_groups",
-                       (long long)network->top_groups, groups);
-    else if (network->top_k > network->top_groups * (experts / groups))
-        moe_diag_error(diag, where_of(config, &network->top_k),
-                       "top_k is %lld, but %lld of %lld groups hold only %lld experts",
-                       (long long)network->top_k, (long long)network->top_groups, groups,
-                       network->top_groups * (experts / groups));
+    return (moe_attention_widths){.query = query, .key = key, .value = key, .output = query};
 }
 
-moe_status moe_network_check(const moe_network *network, const moe_config *config, moe_diag *diag)
+double moe_network_projection_weights(const moe_network *network)
 {
-    int errors = moe_diag_error_count(diag);
-    if (network->top_k > network->experts)
-        moe_diag_error(diag, where_of(config, &network->top_k),
-                       "top_k is %lld; expected at most the %lld experts",
-                       (long long)network->top_k, (long long)network->experts);
-    else
-        check_groups(network, config, diag);
-    if (network->heads > 0 && network->hidden % network->heads != 0)
-        moe_diag_error(diag, where_of(config, &network->heads),
-                       "heads is %lld; expected a divisor of hidden, which is %lld",
-                       (long long)network->heads, (long long)network->hidden);
-    return moe_diag_error_count(diag) > errors ? MOE_BAD_INPUT : MOE_OK;
+    double d = (double)network->hidden;
+    moe_attention_widths widths = moe_network_attention_widths(network);
+    double output = widths.output * d;
+    if (network->attention != MOE_ATTENTION_MLA)
+        return d * (widths.query + widths.key + widths.value) + output;
+    double latent = widths.query_latent;
+    double query = latent > 0 ? (d + widths.query) * latent : d * widths.query;
+    double unrotated = (double)network->heads * (double)network->qk_nope_head_dim;
+    double expansion = (double)network->kv_lora_rank * (unrotated + widths.value);
+    return query + d * widths.kv_latent + expansion + output;
 }
 
-/* ---- counts ---------------------------------------------------------------------------------- */
+static double attention_biases(const moe_network *network, const moe_attention_widths *widths)
+{
+    double biases = network->attention_sinks ? (double)network->heads : 0;
+    if (network->attention_bias != MOE_ATTENTION_BIAS_NONE)
+        biases += widths->query + widths->key + widths->value;
+    if (network->attention_bias == MOE_ATTENTION_BIAS_QKVO)
+        biases += (double)network->hidden;
+    return biases;
+}
+
+static double attention_norms(const moe_network *network, const moe_attention_widths *widths)
+{
+    if (network->attention == MOE_ATTENTION_MLA)
+        return network->norm == MOE_NORM_NONE
+                   ? 0
+                   : widths->query_latent + (double)network->kv_lora_rank;
+    switch ((moe_qk_norm)network->qk_norm) {
+    case MOE_QK_NORM_HEAD:
+        return 2 * head_dim(network);
+    case MOE_QK_NORM_FULL:
+        return widths->query + widths->key;
+    case MOE_QK_NORM_NONE:
+        break;
+    }
+    return 0;
+}
+
+double moe_network_attention_parameters(const moe_network *network)
+{
+    moe_attention_widths widths = moe_network_attention_widths(network);
+    return moe_network_projection_weights(network) + attention_biases(network, &widths) +
+           attention_norms(network, &widths);
+}
+
+/* --- feed-forward networks -------------------------------------------------------------------- */
+
+double moe_network_ffn_weights(const moe_network *network, int64_t width)
+{
+    return moe_network_ffn_matrices(network) * (double)network->hidden * (double)width;
+}
+
+double moe_network_ffn_parameters(const moe_network *network, int64_t width)
+{
+    double inner = (moe_network_ffn_matrices(network) - 1) * (double)width;
+    double biases = network->bias && width > 0 ? inner + (double)network->hidden : 0;
+    return moe_network_ffn_weights(network, width) + biases;
+}
+
+double moe_network_expert_parameters(const moe_network *network)
+{
+    return moe_network_ffn_parameters(network, network->ffn);
+}
+
+double moe_network_gate_parameters(const moe_network *network)
+{
+    double experts = (double)network->experts;
+    return (double)network->hidden * experts + (network->gate_bias ? experts : 0);
+}
+
+/* --- sums ------------------------------------------------------------------------------------- */
+
+static double norm_parameters(const moe_network *network)
+{
+    double vectors = network->norm == MOE_NORM_LAYER ? 2 : network->norm == MOE_NORM_RMS ? 1 : 0;
+    return vectors * (double)network->hidden;
+}
+
+double moe_network_layer_parameters(const moe_network *network, int64_t layer)
+{
+    double attention = moe_network_attention_parameters(network) + 2 * norm_parameters(network);
+    if (moe_network_is_dense(network, layer))
+        return attention + moe_network_ffn_parameters(network, network->dense_ffn);
+    return attention + moe_network_gate_parameters(network) +
+           moe_network_ffn_parameters(network, moe_network_shared_width(network));
+}
+
+double moe_network_embedding_parameters(const moe_network *network)
+{
+    double tables = network->tied_embeddings ? 1 : 2;
+    return tables * (double)network->vocabulary * (double)network->hidden;
+}
+
+/* All layers of a kind are alike. */
+static double block_parameters(const moe_network *network)
+{
+    double dense = (double)network->dense_layers;
+    double moe = (double)moe_network_moe_layers(network);
+    double last = moe_network_layer_parameters(network, network->layers - 1);
+    double first = dense > 0 ? moe_network_layer_parameters(network, 0) : 0;
+    return dense * first + moe * last + norm_parameters(network);
+}
+
+double moe_network_dense_parameters(const moe_network *network)
+{
+    return block_parameters(network) + moe_network_embedding_parameters(network);
+}
+
+static double parameters_with(const moe_network *network, int64_t experts)
+{
+    double routed = (double)experts * moe_network_expert_parameters(network);
+    return (double)moe_network_moe_layers(network) * routed + moe_network_dense_parameters(network);
+}
+
+double moe_network_total_parameters(const moe_network *network)
+{
+    return parameters_with(network, network->experts);
+}
+
+double moe_network_active_parameters(const moe_network *network)
+{
+    return parameters_with(network, network->top_k);
+}
+
+double moe_network_parameters(const moe_network *network)
+{
+    double experts = (double)network->experts * moe_network_expert_parameters(network);
+    return (double)moe_network_moe_layers(network) * experts +
+           (double)network->layers * moe_network_attention_parameters(network);
+}
+
+/* --- bytes ------------------------------------------------------------------------------------ */
 
 double moe_dtype_bytes(int dtype)
 {
@@ -209,51 +211,26 @@ double moe_dtype_bytes(int dtype)
         return 2;
     case MOE_FP8:
         return 1;
+    case MOE_MXFP4:
+        return 4.25 / 8; /* and a scale of 8 bits for every 32 values */
     }
     return 4; /* not reached: the table knows no other */
 }
 
-double moe_network_expert_parameters(const moe_network *network)
+static double bytes_or_parameters(const moe_network *network, int dtype)
 {
-    double d = (double)network->hidden;
-    double f = (double)network->ffn;
-    double matrices = network->gated ? 3 : 2;
-    double biases = network->bias ? (matrices - 1) * f + d : 0;
-    return matrices * d * f + biases;
+    return moe_dtype_bytes(dtype ? dtype - 1 : network->parameter_dtype);
 }
 
-double moe_network_attention_parameters(const moe_network *network)
+double moe_network_activation_bytes(const moe_network *network)
 {
-    double d = (double)network->hidden;
-    return 4 * d * d;
-}
-
-double moe_network_gate_parameters(const moe_network *network)
-{
-    return (double)network->hidden * (double)network->experts;
-}
-
-double moe_network_embedding_parameters(const moe_network *network)
-{
-    double tables = network->tied_embeddings ? 1 : 2;
-    return tables * (double)network->vocabulary * (double)network->hidden;
-}
-
-double moe_network_parameters(const moe_network *network)
-{
-    double experts = (double)network->experts * moe_network_expert_parameters(network);
-    return (double)network->layers * (experts + moe_network_attention_parameters(network));
-}
-
-double moe_network_dense_parameters(const moe_network *network)
-{
-    double layer = moe_network_attention_parameters(network) + moe_network_gate_parameters(network);
-    return (double)network->layers * layer + moe_network_embedding_parameters(network);
+    return bytes_or_parameters(network, network->activation_dtype);
 }
 
 double moe_network_expert_bytes(const moe_network *network)
 {
-    return moe_network_expert_parameters(network) * moe_dtype_bytes(network->parameter_dtype);
+    return moe_network_expert_parameters(network) *
+           bytes_or_parameters(network, network->expert_dtype);
 }
 
 double moe_network_expert_gradient_bytes(const moe_network *network)
@@ -261,34 +238,31 @@ double moe_network_expert_gradient_bytes(const moe_network *network)
     return moe_network_expert_parameters(network) * moe_dtype_bytes(network->gradient_dtype);
 }
 
+double moe_network_dense_bytes(const moe_network *network)
+{
+    return block_parameters(network) * moe_dtype_bytes(network->parameter_dtype) +
+           moe_network_embedding_parameters(network) * moe_network_activation_bytes(network);
+}
+
 double moe_network_token_bytes(const moe_network *network)
 {
-    return (double)network->hidden * moe_dtype_bytes(network->parameter_dtype);
+    return (double)network->hidden * moe_network_activation_bytes(network);
 }
 
-double moe_network_dense_flop(const moe_network *network, double tokens)
+double moe_network_kv_token_bytes(const moe_network *network)
 {
-    double d = (double)network->hidden;
-    double attended = (double)network->sequence * (network->causal ? 0.5 : 1);
-    double projections = 8 * d * d;
-    double scores = 4 * attended * d;
-    double gate = 2 * moe_network_gate_parameters(network);
-    return tokens * (projections + scores + gate);
+    moe_attention_widths widths = moe_network_attention_widths(network);
+    double values =
+        network->attention == MOE_ATTENTION_MLA ? widths.kv_latent : widths.key + widths.value;
+    return values * moe_network_activation_bytes(network);
 }
 
-/* Activations of a token, in elements: the QKV projection reads d and writes 3 d; attention, whose
- * scores stay on chip (as FlashAttention does), reads 3 d and writes d; the output projection d and
- * d; the gate d and E. */
-double moe_network_dense_memory_bytes(const moe_network *network, double tokens)
+double moe_network_kv_bytes(const moe_network *network, double context)
 {
-    double d = (double)network->hidden;
-    double weights =
-        moe_network_attention_parameters(network) + moe_network_gate_parameters(network);
-    double activations = (4 + 4 + 2 + 1) * d + (double)network->experts;
-    return (weights + tokens * activations) * moe_dtype_bytes(network->parameter_dtype);
-}
-
-double moe_network_head_flop(const moe_network *network, double tokens)
-{
-    return 2 * tokens * (double)network->hidden * (double)network->vocabulary;
+    double tokens = 0;
+    for (int64_t layer = 0; layer < network->layers; layer++)
+        tokens += moe_network_has_window(network, layer)
+                      ? fmin(context, (double)network->sliding_window)
+                      : context;
+    return tokens * moe_network_kv_token_bytes(network);
 }

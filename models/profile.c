@@ -86,6 +86,18 @@ static void check_interference(const check_context *context, const moe_profile *
                        "interference.sm_share is %g; expected 0 to 0.9", profile->sm_share);
 }
 
+static void check_algorithm(const check_context *context, const moe_profile *profile,
+                            const moe_cluster *cluster)
+{
+    const int *algorithm = &profile->collectives[MOE_ALL_REDUCE].algorithm;
+    const moe_cluster_spec *spec = cluster->spec;
+    if (*algorithm == MOE_REDUCE_IN_NETWORK && !spec->intra.reduction && !spec->fabric.reduction)
+        moe_diag_error(context->diag, where_of(context, algorithm),
+                       "collectives.all_reduce.algorithm is in_network, but the cluster has no "
+                       "switches that add; expected ring or tree, or the cluster's intra.reduction "
+                       "or fabric.reduction");
+}
+
 static void warn_of_other_device(const check_context *context, const moe_profile *profile,
                                  const moe_cluster *cluster)
 {
@@ -109,15 +121,17 @@ moe_status moe_profile_check(const moe_profile *profile, const moe_cluster *clus
                        "experts.tile_rows is %lld; expected at least 1",
                        (long long)profile->experts.tile_rows);
     check_interference(&context, profile);
-    bool intra = !cluster || cluster->devices_per_host > 1;
-    bool inter = !cluster || cluster->hosts > 1;
+    bool intra = !cluster || cluster->devices_per_host > 1 || cluster->domain_hosts > 1;
+    bool inter = !cluster || cluster->hosts > cluster->domain_hosts;
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
         const moe_collective_curve *curve = &profile->collectives[kind];
         check_points(&context, moe_collective_names[kind], "intra", &curve->intra, intra);
         check_points(&context, moe_collective_names[kind], "inter", &curve->inter, inter);
     }
-    if (cluster)
+    if (cluster) {
+        check_algorithm(&context, profile, cluster);
         warn_of_other_device(&context, profile, cluster);
+    }
     return moe_diag_error_count(diag) > errors ? MOE_BAD_INPUT : MOE_OK;
 }
 

@@ -42,6 +42,14 @@ typedef enum moe_collective_kind {
 } moe_collective_kind;
 extern const char *const moe_collective_names[]; /* "all_to_all", ...; NULL-terminated */
 
+/* How an all-reduce is done; which bytes that puts on which ports: models/collective.h. */
+typedef enum moe_reduce_algorithm {
+    MOE_REDUCE_RING,
+    MOE_REDUCE_TREE,
+    MOE_REDUCE_IN_NETWORK,
+} moe_reduce_algorithm;
+extern const char *const moe_reduce_algorithm_names[]; /* "ring", ...; NULL-terminated */
+
 typedef enum moe_phase { MOE_FORWARD, MOE_INPUT_GRADIENT, MOE_WEIGHT_GRADIENT } moe_phase;
 
 /* The curves whose use is counted. */
@@ -82,6 +90,7 @@ typedef struct moe_collective_curve {
     double residual;
     int origin;       /* moe_origin of `start` and `intra` */
     int inter_origin; /* moe_origin of `inter`: few have both from one measurement */
+    int algorithm;    /* moe_reduce_algorithm; of the all-reduce alone */
 } moe_collective_curve;
 
 typedef struct moe_profile {

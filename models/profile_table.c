@@ -4,6 +4,8 @@ const char *const moe_collective_names[] = {"all_to_all", "all_gather", "reduce_
                                             "all_reduce", "broadcast",  "reduce",
                                             "send_recv",  NULL};
 
+const char *const moe_reduce_algorithm_names[] = {"ring", "tree", "in_network", NULL};
+
 const char *const moe_origin_names[] = {"measured", "imported", "derived", "assumed", NULL};
 
 #define ORIGIN(structure, member, what)                                                            \
@@ -214,58 +216,72 @@ static const moe_table interference_table = {
     .fields = interference_fields,
 };
 
-static const moe_field collective_fields[] = {
-    {.key = "start",
-     .type = MOE_FIELD_REAL,
-     .dimension = MOE_SECONDS,
-     .default_text = "8 us",
-     .offset = offsetof(moe_collective_curve, start_s),
-     .low = 0,
-     .high = 1,
+#define CURVE                                                                                      \
+    {.key = "start",                                                                               \
+     .type = MOE_FIELD_REAL,                                                                       \
+     .dimension = MOE_SECONDS,                                                                     \
+     .default_text = "8 us",                                                                       \
+     .offset = offsetof(moe_collective_curve, start_s),                                            \
+     .low = 0,                                                                                     \
+     .high = 1,                                                                                    \
+     .sentence =                                                                                   \
+         "Seconds of a collective beside its bytes and hops; lower is better (8 us fits NCCL "     \
+         "on A100)."},                                                                             \
+        {.key = "start_per_rank",                                                                  \
+         .type = MOE_FIELD_REAL,                                                                   \
+         .dimension = MOE_SECONDS,                                                                 \
+         .default_text = "0",                                                                      \
+         .offset = offsetof(moe_collective_curve, start_per_rank_s),                               \
+         .low = 0,                                                                                 \
+         .high = 1,                                                                                \
+         .sentence =                                                                               \
+             "Seconds added for every doubling of the ranks (times log2 of their number); lower "  \
+             "is better."},                                                                        \
+        {.key = "start_per_chunk",                                                                 \
+         .type = MOE_FIELD_REAL,                                                                   \
+         .dimension = MOE_SECONDS,                                                                 \
+         .default_text = "5 us",                                                                   \
+         .offset = offsetof(moe_collective_curve, start_per_chunk_s),                              \
+         .low = 0,                                                                                 \
+         .high = 1,                                                                                \
+         .sentence = "Seconds added for every chunk of a grouped collective; lower is better."},   \
+        {.key = "intra",                                                                           \
+         .type = MOE_FIELD_POINTS,                                                                 \
+         .dimension = MOE_BYTES,                                                                   \
+         .dimension_y = MOE_FRACTION,                                                              \
+         .offset = offsetof(moe_collective_curve, intra),                                          \
+         .low = 1e-6,                                                                              \
+         .high = 1,                                                                                \
+         .sentence = "Bytes per rank, as nccl-tests counts them, and the fraction of the link's "  \
+                     "rate that "                                                                  \
+                     "is reached within a host beyond the start; higher is better."},              \
+        {.key = "inter",                                                                           \
+         .type = MOE_FIELD_POINTS,                                                                 \
+         .dimension = MOE_BYTES,                                                                   \
+         .dimension_y = MOE_FRACTION,                                                              \
+         .offset = offsetof(moe_collective_curve, inter),                                          \
+         .low = 1e-6,                                                                              \
+         .high = 1,                                                                                \
+         .sentence =                                                                               \
+             "Bytes per rank, as nccl-tests counts them, and the fraction of the rate of NIC and " \
+             "leaf that is reached between hosts beyond the start; higher is better."},            \
+        RESIDUAL(moe_collective_curve),                                                            \
+        ORIGIN(moe_collective_curve, origin, "start and intra come"),                              \
+        ORIGIN(moe_collective_curve, inter_origin, "inter comes")
+
+static const moe_field collective_fields[] = {CURVE, {0}};
+
+static const moe_field all_reduce_fields[] = {
+    CURVE,
+    {.key = "algorithm",
+     .type = MOE_FIELD_CHOICE,
+     .default_text = "ring",
+     .offset = offsetof(moe_collective_curve, algorithm),
+     .choices = moe_reduce_algorithm_names,
      .sentence =
-         "Seconds of a collective beside its bytes and hops; lower is better (8 us fits NCCL "
-         "on A100)."},
-    {.key = "start_per_rank",
-     .type = MOE_FIELD_REAL,
-     .dimension = MOE_SECONDS,
-     .default_text = "0",
-     .offset = offsetof(moe_collective_curve, start_per_rank_s),
-     .low = 0,
-     .high = 1,
-     .sentence =
-         "Seconds added for every doubling of the ranks (times log2 of their number); lower "
-         "is better."},
-    {.key = "start_per_chunk",
-     .type = MOE_FIELD_REAL,
-     .dimension = MOE_SECONDS,
-     .default_text = "5 us",
-     .offset = offsetof(moe_collective_curve, start_per_chunk_s),
-     .low = 0,
-     .high = 1,
-     .sentence = "Seconds added for every chunk of a grouped collective; lower is better."},
-    {.key = "intra",
-     .type = MOE_FIELD_POINTS,
-     .dimension = MOE_BYTES,
-     .dimension_y = MOE_FRACTION,
-     .offset = offsetof(moe_collective_curve, intra),
-     .low = 1e-6,
-     .high = 1,
-     .sentence =
-         "Bytes per rank, as nccl-tests counts them, and the fraction of the link's rate that "
-         "is reached within a host beyond the start; higher is better."},
-    {.key = "inter",
-     .type = MOE_FIELD_POINTS,
-     .dimension = MOE_BYTES,
-     .dimension_y = MOE_FRACTION,
-     .offset = offsetof(moe_collective_curve, inter),
-     .low = 1e-6,
-     .high = 1,
-     .sentence =
-         "Bytes per rank, as nccl-tests counts them, and the fraction of the rate of NIC and "
-         "leaf that is reached between hosts beyond the start; higher is better."},
-    RESIDUAL(moe_collective_curve),
-    ORIGIN(moe_collective_curve, origin, "start and intra come"),
-    ORIGIN(moe_collective_curve, inter_origin, "inter comes"),
+         "What an all-reduce runs, and start and efficiency belong to: a ring; NCCL's two "
+         "binary trees between hosts, which on two hosts move about half of a ring's bytes; "
+         "or reduction in_network, by the switches of which the cluster says `reduction`."},
     {0},
 };
 
@@ -276,22 +292,32 @@ static const moe_table collective_table = {
     .fields = collective_fields,
 };
 
-#define COLLECTIVE(name, kind, what)                                                               \
+static const moe_table all_reduce_table = {
+    .noun = "all-reduce cost",
+    .sentence = "Cost of an all-reduce alone.",
+    .size = sizeof(moe_collective_curve),
+    .fields = all_reduce_fields,
+};
+
+#define COLLECTIVE(name, kind, its_table, what)                                                    \
     {                                                                                              \
         .key = name, .type = MOE_FIELD_MAP, .offset = (kind) * sizeof(moe_collective_curve),       \
-        .table = &collective_table, .sentence = what                                               \
+        .table = &its_table, .sentence = what                                                      \
     }
 
 static const moe_field collectives_fields[] = {
-    COLLECTIVE("all_to_all", MOE_ALL_TO_ALL, "Dispatch and combine; size: one rank's buffer."),
-    COLLECTIVE("all_gather", MOE_ALL_GATHER, "Ring; size: the gathered result."),
-    COLLECTIVE("reduce_scatter", MOE_REDUCE_SCATTER, "Ring; size: one rank's input."),
-    COLLECTIVE("all_reduce", MOE_ALL_REDUCE, "Ring; size: one rank's buffer."),
-    COLLECTIVE("broadcast", MOE_BROADCAST,
+    COLLECTIVE("all_to_all", MOE_ALL_TO_ALL, collective_table,
+               "Dispatch and combine; size: one rank's buffer."),
+    COLLECTIVE("all_gather", MOE_ALL_GATHER, collective_table, "Ring; size: the gathered result."),
+    COLLECTIVE("reduce_scatter", MOE_REDUCE_SCATTER, collective_table,
+               "Ring; size: one rank's input."),
+    COLLECTIVE("all_reduce", MOE_ALL_REDUCE, all_reduce_table,
+               "Ring unless `algorithm` says otherwise; size: one rank's buffer."),
+    COLLECTIVE("broadcast", MOE_BROADCAST, collective_table,
                "Broadcasts and SparseAllGather; size: all chunks that travel."),
-    COLLECTIVE("reduce", MOE_REDUCE,
+    COLLECTIVE("reduce", MOE_REDUCE, collective_table,
                "Reduces and SparseReduceScatter; size: all chunks that travel."),
-    COLLECTIVE("send_recv", MOE_SEND_RECV,
+    COLLECTIVE("send_recv", MOE_SEND_RECV, collective_table,
                "Point to point; size: what a sender sends, on average."),
     {0},
 };

@@ -62,7 +62,7 @@ typedef struct moe_op {
     moe_op_kind kind;
     moe_part part;
     moe_stream stream;
-    int layer;       /* -1: none */
+    int layer;       /* the network's number, dense layers counted; -1: none */
     int micro_batch; /* -1: none */
     const double *duration_s;   /* [devices]; NULL for a collective */
     const moe_traffic *traffic; /* collectives; NULL: nothing crosses, every device passes at once */

@@ -89,6 +89,22 @@ void moe_step_exchange(moe_step_builder *builder, const char *name, moe_part par
     }
 }
 
+void moe_step_shared(moe_step_builder *builder, const char *name, const double *duration_s,
+                     int kernels, int wait)
+{
+    if (duration_s == NULL) {
+        return;
+    }
+    int waits[] = {wait, -1};
+    if (kernels > 0) {
+        waits[1] =
+            moe_step_host(builder, "launch", moe_cost_launch_s(builder->costs, kernels), false);
+    }
+    moe_op op = op_here(builder, name, MOE_OP_COMPUTE, MOE_DENSE, MOE_STREAM_COMPUTE);
+    op.duration_s = duration_s;
+    moe_program_add(builder->program, &op, waits, 2);
+}
+
 int moe_step_beside(moe_step_builder *builder, const moe_step_side *side)
 {
     if (side->traffic == NULL) {
@@ -148,6 +164,7 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
                                 .step = step,
                                 .program = moe_program_begin(arena, costs->cluster),
                                 .devices = layout->devices,
+                                .dense_layers = (int)network->dense_layers,
                                 .layers = placement->layers,
                                 .experts = placement->experts,
                                 .micro_batch = -1,

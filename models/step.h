@@ -9,6 +9,7 @@
  *                         host "plan"              synchronisation, and planning charged by the policy
  *                         S "calibrate"            spAG of what was added after the gate: exposed
  *                         "permute" X "dispatch" "experts forward" X "combine" "unpermute"
+ *                         "shared experts forward" beside "dispatch", after "permute"
  *   head                  "head"                   LM head and loss, forward and backward
  *                         G "head gradients"       where the head is not tied to the embedding
  *   backward, layer l     under full recomputation: "attention recompute" "permute recompute" X "dispatch
@@ -22,6 +23,14 @@
  *                         "embedding backward"
  *   step                  G "embedding gradients"  "optimizer"  [ZeRO-1: G "gather parameters"]
  *
+ * Dense layers stand before layer 0: "attention forward" and "dense forward"; backward "dense backward" and
+ * "attention backward", with "attention recompute" and "dense recompute" before them under full recomputation,
+ * and their own "dense gradients". Operations carry the network's number of their layer, dense ones counted;
+ * routing and placement have the layers with experts alone. Shared experts are computed like a dense layer's
+ * feed-forward network: "shared experts backward" beside "combine backward", after "unpermute backward";
+ * "shared experts recompute" beside "dispatch recompute", under full recomputation alone. The exchange beside
+ * them has no slowdown and takes no SMs: it is waited for.
+ *
  * Re-sharding ("rearrange") and the planning before it ("plan") come first, on the critical path. The host
  * launches each group of kernels ("launch") before it starts. A collective in which nothing crosses is not
  * emitted: a policy that materializes nothing yields EP's program, operation for operation. Without a
@@ -29,7 +38,7 @@
  *
  * Recomputation keeps the routing: counts are neither gathered nor waited for a second time.
  *
- * hide_under: ATTENTION: a layer's materialization may start when the layer before has ended and is
+ * hide_under: ATTENTION: a layer's materialization may start when the layer before (dense or not) has ended and is
  * awaited by the layer's dispatch; its reduction starts when "dispatch backward" has ended and is awaited
  * by the next exchange of tokens, mostly "combine backward" (the paper's rule: hidden under attention
  * only). LAYER: the materialization may start a whole layer earlier and is awaited by the experts; the
@@ -50,7 +59,8 @@
  *
  * FLOPs: forward 1, input gradient 1, weight gradient 1 times the matrix FLOPs; attention scores backward
  * 2 times forward. Bytes on the wire: dispatch and combine move top-level token vectors of
- * `moe_network_token_bytes` per assignment; a chunk is one expert. */
+ * `moe_network_token_bytes` per assignment, or per distinct token and device or host (`tokens`,
+ * `host_tokens`: then each way alike, partial sums going back); a chunk is one expert. */
 #ifndef MOE_MODELS_STEP_H
 #define MOE_MODELS_STEP_H
 
@@ -62,6 +72,8 @@ typedef enum moe_hide { MOE_HIDE_ATTENTION, MOE_HIDE_LAYER } moe_hide;
 typedef enum moe_accumulate { MOE_REDUCE_EACH, MOE_REDUCE_HOLD } moe_accumulate;
 typedef enum moe_gather { MOE_GATHER_PER_STEP, MOE_GATHER_PER_MICRO_BATCH } moe_gather;
 typedef enum moe_recompute { MOE_RECOMPUTE_NONE, MOE_RECOMPUTE_EXPERTS, MOE_RECOMPUTE_FULL } moe_recompute;
+/* What of a token is sent once (policies/once.h). */
+typedef enum moe_once { MOE_ONCE_PER_ASSIGNMENT, MOE_ONCE_PER_DEVICE, MOE_ONCE_PER_HOST } moe_once;
 typedef enum moe_optimizer_sharding { MOE_OPTIMIZER_REPLICATED, MOE_OPTIMIZER_ZERO1 } moe_optimizer_sharding;
 
 /* Set by the policy; the same for every step of a run. */
@@ -87,6 +99,9 @@ typedef struct moe_step_options {
 typedef struct moe_routed_layer {
     const double *pairs;    /* [devices][devices] assignments sent from a source device to a copy's device */
     const double *rows;     /* [devices][experts] rows that each device computes of each expert */
+    const double *tokens;   /* [devices][devices] distinct tokens among the assignments of `pairs`; NULL: each of
+                             * those is sent */
+    const double *host_tokens; /* [devices][hosts] the same for hosts, where a token crosses to a host once; or NULL */
     const moe_chunk *materialized; /* before the forward pass; one per (group, expert) with copies beyond its owner */
     int materialized_count;
     const moe_chunk *calibrated; /* added after the gate */
@@ -113,9 +128,10 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
  *                  or one layer when re-materialized; replica gradients for one layer (all, when held over
  *                  micro-batches); replicas carry no optimizer state. Hidden under a whole layer, "one" is
  *                  two layers in a row: the next one's are under way.
- *   activations    what each layer saves for backward (attention: 8 token vectors; experts: 2 d + 2 f values
- *                  a row, gated 2 d + 3 f, from the rows each device really receives; experts recomputed:
- *                  2 d; all recomputed: one token vector a layer and no more), plus the larger of the
+ *   activations    what each layer saves for backward (attention: moe_network_attention_values, 8 token
+ *                  vectors with MHA; experts: 2 d + 2 f values a row, gated 2 d + 3 f, from the rows each
+ *                  device really receives; experts recomputed: 2 d; shared experts and dense layers 2 f or
+ *                  3 f a token; all recomputed: one token vector a layer and no more), plus the larger of the
  *                  logits (training dtype, and fp32) and the layer being recomputed; of the micro-batch
  *                  with most rows
  *   buffers        staging of the largest exchange, sent and received, and `library_bytes`

@@ -36,7 +36,7 @@ static void rematerialize(moe_step_builder *builder, int layer)
         return;
     }
     int here = builder->layer;
-    builder->layer = layer;
+    builder->layer = moe_step_number(builder, layer);
     builder->built[layer].materialize_op =
         moe_step_beside(builder, &(moe_step_side){.name = "re-materialize",
                                                   .part = MOE_MATERIALIZE,
@@ -73,11 +73,18 @@ static void before_exchange(moe_step_builder *builder, moe_step_layer *built)
 
 /* --- one layer -------------------------------------------------------------------------------- */
 
+/* The embedding's backward pass is launched with the layer above it. */
+static int embedding_kernels(const moe_step_builder *builder, int number)
+{
+    return number == 0 && builder->network->vocabulary > 0 ? MOE_KERNELS_EMBEDDING : 0;
+}
+
 static int backward_kernels(const moe_step_builder *builder, int layer)
 {
     const moe_step_layer *built = &builder->built[layer];
     int exchanges = moe_step_kernels(built->to_holders) + moe_step_kernels(built->to_sources);
     int compute = MOE_KERNELS_ATTENTION + MOE_KERNELS_EXPERTS;
+    compute += builder->shared.forward_s != NULL ? MOE_KERNELS_SHARED : 0;
     int permutes = MOE_KERNELS_PERMUTE + MOE_KERNELS_UNPERMUTE;
     int kernels = MOE_KERNELS_BACKWARD * compute + permutes + exchanges;
     if (builder->options->recompute == MOE_RECOMPUTE_EXPERTS) {
@@ -88,21 +95,22 @@ static int backward_kernels(const moe_step_builder *builder, int layer)
     kernels += moe_step_kernels(built->reduce);
     kernels += moe_step_kernels(gathered_again(builder, layer - 1));
     if (moe_step_is_last_micro_batch(builder)) {
-        kernels += moe_step_kernels(builder->gradients);
+        kernels += moe_step_kernels(builder->gradients[0]);
         kernels += builder->layout->groups > 1 ? MOE_KERNELS_COLLECTIVE : 0;
     }
-    bool embeds = layer == 0 && builder->network->vocabulary > 0;
-    return embeds ? kernels + MOE_KERNELS_EMBEDDING : kernels;
+    return kernels + embedding_kernels(builder, moe_step_number(builder, layer));
 }
 
 /* The whole layer forward again, with the routing it had: no counts are gathered, nothing is
  * planned. */
 static void recompute(moe_step_builder *builder, moe_step_layer *built)
 {
-    moe_step_compute(builder, "attention recompute", MOE_DENSE, builder->attention_forward_s);
-    moe_step_compute(builder, "permute recompute", MOE_DISPATCH, built->permute_s);
+    moe_step_compute(builder, "attention recompute", MOE_DENSE,
+                     moe_step_attention(builder, builder->layer)->forward_s);
+    int permuted = moe_step_compute(builder, "permute recompute", MOE_DISPATCH, built->permute_s);
     before_exchange(builder, built);
     moe_step_exchange(builder, "dispatch recompute", MOE_DISPATCH, built->to_holders);
+    moe_step_shared(builder, "shared experts recompute", builder->shared.forward_s, 0, permuted);
     moe_step_await_parameters(builder, built);
     moe_step_compute(builder, "experts recompute", MOE_EXPERT, built->experts_forward_s);
     moe_step_exchange(builder, "combine recompute", MOE_COMBINE, built->to_sources);
@@ -112,9 +120,10 @@ static void recompute(moe_step_builder *builder, moe_step_layer *built)
 /* From the gradient of the layer's output to that of the experts' inputs. */
 static void experts_backward(moe_step_builder *builder, moe_step_layer *built)
 {
-    moe_step_compute(builder, "unpermute backward", MOE_COMBINE, built->permute_s);
+    int unpermuted = moe_step_compute(builder, "unpermute backward", MOE_COMBINE, built->permute_s);
     before_exchange(builder, built);
     moe_step_exchange(builder, "combine backward", MOE_COMBINE, built->to_holders);
+    moe_step_shared(builder, "shared experts backward", builder->shared.backward_s, 0, unpermuted);
     moe_step_await_parameters(builder, built);
     moe_step_compute(builder, "experts backward", MOE_EXPERT, built->experts_backward_s);
 }
@@ -137,6 +146,19 @@ static void return_gradients(moe_step_builder *builder, int layer)
     }
 }
 
+/* Of the layer that the builder stands at, which is then complete. */
+static void attention_backward(moe_step_builder *builder)
+{
+    int number = builder->layer;
+    moe_step_compute(builder, "attention backward", MOE_DENSE,
+                     moe_step_attention(builder, number)->backward_s);
+    if (moe_step_is_last_micro_batch(builder)) {
+        bool computes_on = number > 0 || builder->network->vocabulary > 0;
+        reduce_gradients(builder, "dense gradients",
+                         builder->gradients[number < builder->dense_layers], computes_on, -1);
+    }
+}
+
 static void layer_backward(moe_step_builder *builder, int layer)
 {
     moe_step_layer *built = &builder->built[layer];
@@ -150,11 +172,24 @@ static void layer_backward(moe_step_builder *builder, int layer)
     experts_backward(builder, built);
     return_gradients(builder, layer);
     moe_step_compute(builder, "permute backward", MOE_DISPATCH, built->permute_s);
-    moe_step_compute(builder, "attention backward", MOE_DENSE, builder->attention_backward_s);
+    attention_backward(builder);
+}
+
+static void dense_layer_backward(moe_step_builder *builder, int number)
+{
+    bool again = builder->options->recompute == MOE_RECOMPUTE_FULL;
+    int kernels = MOE_KERNELS_DENSE_LAYER * (MOE_KERNELS_BACKWARD + again);
     if (moe_step_is_last_micro_batch(builder)) {
-        bool computes_on = layer > 0 || builder->network->vocabulary > 0;
-        reduce_gradients(builder, "dense gradients", builder->gradients, computes_on, -1);
+        kernels += moe_step_kernels(builder->gradients[1]);
     }
+    moe_step_launch(builder, kernels + embedding_kernels(builder, number));
+    if (again) {
+        moe_step_compute(builder, "attention recompute", MOE_DENSE,
+                         moe_step_attention(builder, number)->forward_s);
+        moe_step_compute(builder, "dense recompute", MOE_DENSE, builder->dense.forward_s);
+    }
+    moe_step_compute(builder, "dense backward", MOE_DENSE, builder->dense.backward_s);
+    attention_backward(builder);
 }
 
 /* --- the pass --------------------------------------------------------------------------------- */
@@ -164,7 +199,7 @@ static void embed_backward(moe_step_builder *builder)
 {
     const moe_network *network = builder->network;
     double values = builder->options->tokens * (double)network->hidden;
-    double bytes = values * (moe_dtype_bytes(network->parameter_dtype) +
+    double bytes = values * (moe_network_activation_bytes(network) +
                              2 * moe_dtype_bytes(network->gradient_dtype));
     double seconds = moe_cost_memory_s(builder->costs, bytes);
     moe_step_compute(builder, "embedding backward", MOE_DENSE, moe_step_uniform(builder, seconds));
@@ -179,8 +214,12 @@ void moe_step_backward(moe_step_builder *builder)
                          moe_step_dense_gradients(builder, head_parameters(network)), true, -1);
     }
     for (int layer = builder->layers - 1; layer >= 0; layer--) {
-        builder->layer = layer;
+        builder->layer = moe_step_number(builder, layer);
         layer_backward(builder, layer);
+    }
+    for (int number = builder->dense_layers - 1; number >= 0; number--) {
+        builder->layer = number;
+        dense_layer_backward(builder, number);
     }
     builder->layer = -1;
     if (network->vocabulary == 0) {

@@ -22,8 +22,11 @@ enum {
     MOE_KERNELS_EMBEDDING = 1,
     MOE_KERNELS_ATTENTION =
         10, /* 2 norms, QKV, attention, projection, 2 residual, gate, softmax, top-k */
+    MOE_KERNELS_DENSE_LAYER =
+        10, /* the same with a feed-forward network instead of gate, softmax, top-k */
     MOE_KERNELS_PERMUTE = 2, /* sort by expert, gather */
     MOE_KERNELS_EXPERTS = 3, /* grouped GEMM, activation, grouped GEMM */
+    MOE_KERNELS_SHARED = 3,  /* GEMM, activation, GEMM */
     MOE_KERNELS_UNPERMUTE = 1,
     MOE_KERNELS_HEAD = 6,       /* norm, GEMM, loss, its gradient, two GEMMs */
     MOE_KERNELS_COLLECTIVE = 1, /* a group call of NCCL is one kernel */
@@ -50,6 +53,12 @@ enum {
     MOE_STEP_AFTER = 8
 }; /* predecessor, launch, materialize, calibrate, reduce: with room to spare */
 
+/* What every device computes in the same time; NULL where there is nothing. */
+typedef struct moe_step_times {
+    const double *forward_s;
+    const double *backward_s;
+} moe_step_times;
+
 typedef struct moe_step_builder {
     moe_arena *arena;
     const moe_costs *costs;
@@ -61,18 +70,20 @@ typedef struct moe_step_builder {
     const moe_step *step;
     moe_program_builder *program;
     int devices;
-    int layers;
+    int dense_layers; /* before the first with experts */
+    int layers;       /* with experts: what placement and routing count */
     int experts;
 
     /* the same for every layer and micro-batch */
-    const int *in_order;          /* [devices] 0, 1, 2, ...: all, and EP groups one after another */
-    const int *in_expert_groups;  /* [ep][groups] devices that hold the same shard */
-    const moe_traffic *loads;     /* "gather loads" */
-    const moe_traffic *gradients; /* "dense gradients" of one layer */
-    const double *attention_forward_s;
-    const double *attention_backward_s;
-    double *pairs_bytes; /* [devices][devices] scratch */
-    double *rows;        /* [experts] scratch */
+    const int *in_order;         /* [devices] 0, 1, 2, ...: all, and EP groups one after another */
+    const int *in_expert_groups; /* [ep][groups] devices that hold the same shard */
+    const moe_traffic *loads;    /* "gather loads" */
+    const moe_traffic *gradients[2]; /* "dense gradients" of a layer: with experts, dense */
+    moe_step_times attention[2][2];  /* and gate: [layer is dense][it has a window] */
+    moe_step_times dense;            /* feed-forward network of a dense layer */
+    moe_step_times shared;           /* shared experts of a layer */
+    double *pairs_bytes;             /* [devices][devices] scratch */
+    double *rows;                    /* [experts] scratch */
 
     /* where the builder stands */
     int micro_batch; /* -1 outside of micro-batches */
@@ -84,6 +95,19 @@ typedef struct moe_step_builder {
     int last_gradient;
     moe_step_layer *built; /* [layers] of this micro-batch */
 } moe_step_builder;
+
+/* The network's number of a layer with experts: what its operations carry. */
+static inline int moe_step_number(const moe_step_builder *builder, int layer)
+{
+    return builder->dense_layers + layer;
+}
+
+/* Of a layer by its number. */
+static inline moe_step_times *moe_step_attention(moe_step_builder *builder, int number)
+{
+    bool dense = number < builder->dense_layers;
+    return &builder->attention[dense][moe_network_has_window(builder->network, number)];
+}
 
 static inline bool moe_step_is_last_micro_batch(const moe_step_builder *builder)
 {
@@ -115,6 +139,10 @@ int moe_step_compute(moe_step_builder *builder, const char *name, moe_part part,
                      const double *duration_s);
 void moe_step_exchange(moe_step_builder *builder, const char *name, moe_part part,
                        const moe_traffic *traffic);
+/* Shared experts beside the exchange of tokens just added: after `wait`, with `kernels` launches of
+ * their own (0: launched before). Nothing where there are none. */
+void moe_step_shared(moe_step_builder *builder, const char *name, const double *duration_s,
+                     int kernels, int wait);
 
 /* A collective beside the main chain that starts when the main chain has come here and `wait` (or
  * -1) has ended. `background`: computation runs beside it. Its id, or -1 where nothing crosses. */

@@ -9,7 +9,7 @@ static int attention_kernels(const moe_step_builder *builder, int layer)
     if (moe_step_hides_under_attention(builder)) {
         return kernels + moe_step_kernels(builder->built[layer].materialize);
     }
-    if (layer == 0) {
+    if (layer == 0 && builder->dense_layers == 0) {
         kernels += moe_step_kernels(builder->built[0].materialize);
     }
     return layer + 1 < builder->layers
@@ -24,7 +24,7 @@ static void materialize(moe_step_builder *builder, int layer)
     }
     moe_step_layer *built = &builder->built[layer];
     int here = builder->layer;
-    builder->layer = layer; /* the operation is that layer's, wherever it is issued */
+    builder->layer = moe_step_number(builder, layer); /* that layer's, wherever it is issued */
     built->materialize_op = moe_step_beside(builder, &(moe_step_side){.name = "materialize",
                                                                       .part = MOE_MATERIALIZE,
                                                                       .stream = MOE_STREAM_SPARSE,
@@ -34,11 +34,12 @@ static void materialize(moe_step_builder *builder, int layer)
     builder->layer = here;
 }
 
-/* Issued when the layer before has ended: this layer's, or, a layer ahead, the next one's. */
+/* Issued when the layer before has ended: this layer's, or, a layer ahead, the next one's. Before
+ * the first stands nothing, or the last dense layer. */
 static void issue_materializations(moe_step_builder *builder, int layer)
 {
     bool ahead = !moe_step_hides_under_attention(builder);
-    if (!ahead || layer == 0) {
+    if (!ahead || (layer == 0 && builder->dense_layers == 0)) {
         materialize(builder, layer);
     }
     if (ahead) {
@@ -88,13 +89,15 @@ static void dispatch_and_compute(moe_step_builder *builder, int layer)
     moe_step_layer *built = &builder->built[layer];
     int calibrate_op = calibrate(builder, built);
     bool before_dispatch = moe_step_hides_under_attention(builder);
-    moe_step_compute(builder, "permute", MOE_DISPATCH, built->permute_s);
+    int permuted = moe_step_compute(builder, "permute", MOE_DISPATCH, built->permute_s);
     if (before_dispatch) {
         moe_step_await_parameters(builder, built);
         moe_step_await(builder, calibrate_op);
         moe_step_await_reduction(builder);
     }
     moe_step_exchange(builder, "dispatch", MOE_DISPATCH, built->to_holders);
+    moe_step_shared(builder, "shared experts forward", builder->shared.forward_s,
+                    MOE_KERNELS_SHARED, permuted);
     moe_step_launch(builder, MOE_KERNELS_EXPERTS);
     if (!before_dispatch) {
         moe_step_await_parameters(builder, built);
@@ -117,17 +120,56 @@ static void embed(moe_step_builder *builder)
     }
 }
 
+/* Whether the first materialization is issued before this dense layer. */
+static bool issues_ahead(const moe_step_builder *builder, int number)
+{
+    return number == builder->dense_layers - 1 && !moe_step_hides_under_attention(builder);
+}
+
+/* Kernels of a layer by its number, up to its synchronisation if it has one. */
+static int layer_kernels(const moe_step_builder *builder, int number)
+{
+    if (number >= builder->dense_layers) {
+        return attention_kernels(builder, number - builder->dense_layers);
+    }
+    return MOE_KERNELS_DENSE_LAYER +
+           (issues_ahead(builder, number) ? moe_step_kernels(builder->built[0].materialize) : 0);
+}
+
+static void attend(moe_step_builder *builder, int number)
+{
+    builder->layer = number;
+    moe_step_compute(builder, "attention forward", MOE_DENSE,
+                     moe_step_attention(builder, number)->forward_s);
+}
+
+static void dense_layers_forward(moe_step_builder *builder)
+{
+    for (int number = 0; number < builder->dense_layers; number++) {
+        if (issues_ahead(builder, number)) {
+            materialize(builder, 0);
+        }
+        attend(builder, number);
+        moe_step_compute(builder, "dense forward", MOE_DENSE, builder->dense.forward_s);
+        builder->layer = -1;
+        moe_step_launch(builder, layer_kernels(builder, number + 1));
+    }
+}
+
 void moe_step_forward(moe_step_builder *builder)
 {
     int embedding = builder->network->vocabulary > 0 ? MOE_KERNELS_EMBEDDING : 0;
-    moe_step_launch(builder, embedding + attention_kernels(builder, 0));
+    moe_step_launch(builder, embedding + layer_kernels(builder, 0));
+    if (builder->dense_layers > 0) {
+        embed(builder);
+        dense_layers_forward(builder);
+    }
     for (int layer = 0; layer < builder->layers; layer++) {
         issue_materializations(builder, layer);
-        if (layer == 0) {
+        if (moe_step_number(builder, layer) == 0) {
             embed(builder);
         }
-        builder->layer = layer;
-        moe_step_compute(builder, "attention forward", MOE_DENSE, builder->attention_forward_s);
+        attend(builder, moe_step_number(builder, layer));
         synchronise(builder, layer);
         dispatch_and_compute(builder, layer);
         builder->layer = -1;
@@ -144,7 +186,7 @@ void moe_step_head(moe_step_builder *builder)
     }
     double tokens = builder->options->tokens;
     double vocabulary = (double)network->vocabulary;
-    double value_bytes = moe_dtype_bytes(network->parameter_dtype);
+    double value_bytes = moe_network_activation_bytes(network);
     double weights = vocabulary * (double)network->hidden;
     double bytes = weights * (2 * value_bytes + moe_dtype_bytes(network->gradient_dtype)) +
                    5 * tokens * vocabulary * value_bytes;

@@ -10,7 +10,7 @@ moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase pha
         .flop_per_row = 2 * matrices * hidden * ffn,
         .weight_bytes = phase == MOE_WEIGHT_GRADIENT ? moe_network_expert_gradient_bytes(network)
                                                      : moe_network_expert_bytes(network),
-        .row_bytes = matrices * (hidden + ffn) * moe_dtype_bytes(network->parameter_dtype),
+        .row_bytes = matrices * (hidden + ffn) * moe_network_activation_bytes(network),
     };
 }
 
@@ -40,8 +40,8 @@ static const int *devices_in_expert_groups(moe_step_builder *builder)
 
 const moe_traffic *moe_step_ring(moe_step_builder *builder, moe_collective_kind kind, double bytes)
 {
-    return moe_traffic_ring(builder->arena, builder->costs, kind, builder->in_order, 1,
-                            builder->devices, bytes);
+    return moe_traffic_group(builder->arena, builder->costs, kind, builder->in_order, 1,
+                             builder->devices, bytes);
 }
 
 const moe_traffic *moe_step_dense_gradients(moe_step_builder *builder, double parameters)
@@ -59,29 +59,66 @@ static const moe_traffic *gather_loads(moe_step_builder *builder)
         return NULL;
     }
     double bytes = 4.0 * layout->ep * builder->experts;
-    return moe_traffic_ring(builder->arena, builder->costs, MOE_ALL_GATHER, builder->in_order,
-                            layout->groups, layout->ep, bytes);
+    return moe_traffic_group(builder->arena, builder->costs, MOE_ALL_GATHER, builder->in_order,
+                             layout->groups, layout->ep, bytes);
 }
 
-static double attention_seconds(const moe_step_builder *builder, double passes)
+/* The backward pass is two forward passes: gradients of inputs and of weights. */
+static moe_step_times dense_times(moe_step_builder *builder, double flop, double bytes)
 {
     double tokens = builder->options->tokens;
-    return moe_cost_dense_s(
-        builder->costs, passes * moe_network_dense_flop(builder->network, tokens),
-        passes * moe_network_dense_memory_bytes(builder->network, tokens), tokens);
+    double forward_s = moe_cost_dense_s(builder->costs, flop, bytes, tokens);
+    double backward_s = moe_cost_dense_s(builder->costs, 2 * flop, 2 * bytes, tokens);
+    return (moe_step_times){.forward_s = moe_step_uniform(builder, forward_s),
+                            .backward_s = moe_step_uniform(builder, backward_s)};
+}
+
+static moe_step_times ffn_times(moe_step_builder *builder, int64_t width)
+{
+    const moe_network *network = builder->network;
+    double tokens = builder->options->tokens;
+    if (width == 0) {
+        return (moe_step_times){0};
+    }
+    return dense_times(builder, moe_network_ffn_flop(network, width, tokens),
+                       moe_network_ffn_memory_bytes(network, width, tokens));
+}
+
+/* Kinds that no layer is of stay without times. */
+static void price_dense_parts(moe_step_builder *builder)
+{
+    const moe_network *network = builder->network;
+    double tokens = builder->options->tokens;
+    for (int number = 0; number < builder->dense_layers + builder->layers; number++) {
+        moe_step_times *attention = moe_step_attention(builder, number);
+        if (attention->forward_s == NULL) {
+            *attention = dense_times(builder, moe_network_layer_flop(network, number, tokens),
+                                     moe_network_layer_memory_bytes(network, number, tokens));
+        }
+    }
+    builder->dense = ffn_times(builder, builder->dense_layers > 0 ? network->dense_ffn : 0);
+    builder->shared = ffn_times(builder, moe_network_shared_width(network));
+}
+
+static void price_gradients(moe_step_builder *builder)
+{
+    const moe_network *network = builder->network;
+    builder->gradients[0] = moe_step_dense_gradients(
+        builder, moe_network_layer_parameters(network, builder->dense_layers));
+    if (builder->dense_layers > 0) {
+        builder->gradients[1] =
+            moe_step_dense_gradients(builder, moe_network_layer_parameters(network, 0));
+    }
 }
 
 void moe_step_price_common(moe_step_builder *builder)
 {
-    const moe_network *network = builder->network;
     size_t devices = (size_t)builder->devices;
     builder->in_order = devices_in_order(builder);
     builder->in_expert_groups = devices_in_expert_groups(builder);
     builder->loads = gather_loads(builder);
-    builder->gradients = moe_step_dense_gradients(
-        builder, moe_network_attention_parameters(network) + moe_network_gate_parameters(network));
-    builder->attention_forward_s = moe_step_uniform(builder, attention_seconds(builder, 1));
-    builder->attention_backward_s = moe_step_uniform(builder, attention_seconds(builder, 2));
+    price_gradients(builder);
+    price_dense_parts(builder);
     builder->pairs_bytes = moe_arena_array(builder->arena, double, devices *devices);
     builder->rows = moe_arena_array(builder->arena, double, (size_t)builder->experts);
     builder->built = moe_arena_array(builder->arena, moe_step_layer, (size_t)builder->layers);
@@ -103,12 +140,46 @@ const moe_traffic *moe_step_expert_gradients(moe_step_builder *builder, int laye
             most = count > most ? count : most;
         }
     }
-    return moe_traffic_ring(builder->arena, builder->costs, MOE_ALL_REDUCE,
-                            builder->in_expert_groups, layout->ep, layout->groups,
-                            most * moe_network_expert_gradient_bytes(builder->network));
+    return moe_traffic_group(builder->arena, builder->costs, MOE_ALL_REDUCE,
+                             builder->in_expert_groups, layout->ep, layout->groups,
+                             most * moe_network_expert_gradient_bytes(builder->network));
 }
 
 /* --- one layer -------------------------------------------------------------------------------- */
+
+static const double *scaled(moe_step_builder *builder, const double *values, size_t count,
+                            double factor)
+{
+    double *products = moe_arena_array(builder->arena, double, count);
+    for (size_t i = 0; i < count; i++) {
+        products[i] = values[i] * factor;
+    }
+    return products;
+}
+
+/* Tokens that are sent once (policies/once.h). */
+static const moe_traffic *price_once(moe_step_builder *builder, const moe_routed_layer *routed,
+                                     double token_bytes, bool transposed)
+{
+    size_t devices = (size_t)builder->devices;
+    size_t hosts = (size_t)builder->costs->cluster->hosts;
+    const double *bytes = scaled(builder, routed->tokens, devices * devices, token_bytes);
+    if (routed->host_tokens == NULL) {
+        return moe_traffic_all_to_all(builder->arena, builder->costs, bytes, transposed);
+    }
+    return moe_traffic_forwarded(builder->arena, builder->costs, bytes,
+                                 scaled(builder, routed->host_tokens, devices * hosts, token_bytes),
+                                 builder->layout->ep, transposed);
+}
+
+static const moe_traffic *price_exchange(moe_step_builder *builder, const moe_routed_layer *routed,
+                                         double token_bytes, bool transposed)
+{
+    if (routed->tokens != NULL) {
+        return price_once(builder, routed, token_bytes, transposed);
+    }
+    return moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, transposed);
+}
 
 static void price_exchanges(moe_step_builder *builder, const moe_routed_layer *routed,
                             moe_step_layer *built)
@@ -125,10 +196,8 @@ static void price_exchanges(moe_step_builder *builder, const moe_routed_layer *r
         permute_s[source] = moe_cost_memory_s(builder->costs, 2 * bytes); /* read and written */
     }
     built->permute_s = permute_s;
-    built->to_holders =
-        moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, false);
-    built->to_sources =
-        moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, true);
+    built->to_holders = price_exchange(builder, routed, token_bytes, false);
+    built->to_sources = price_exchange(builder, routed, token_bytes, true);
 }
 
 /* Rows of the experts that a device computes at all: most devices hold few of them. */

@@ -13,11 +13,10 @@ static const int *count_owned(moe_step_builder *builder)
     return owned;
 }
 
-/* Gradient read, optimizer state read and written, parameter written. */
-static double bytes_per_parameter(const moe_network *network)
+/* Gradient read, optimizer state read and written; the parameter's own bytes are written beside. */
+static double state_bytes_per_parameter(const moe_network *network)
 {
-    return moe_dtype_bytes(network->gradient_dtype) + 2 * network->optimizer_bytes_per_parameter +
-           moe_dtype_bytes(network->parameter_dtype);
+    return moe_dtype_bytes(network->gradient_dtype) + 2 * network->optimizer_bytes_per_parameter;
 }
 
 static const double *update_seconds(moe_step_builder *builder)
@@ -25,14 +24,15 @@ static const double *update_seconds(moe_step_builder *builder)
     const moe_network *network = builder->network;
     const int *owned = count_owned(builder);
     double *durations = moe_arena_array(builder->arena, double, (size_t)builder->devices);
-    double dense = moe_network_dense_parameters(network);
-    if (builder->options->optimizer_sharding == MOE_OPTIMIZER_ZERO1) {
-        dense /= builder->devices;
-    }
+    bool sharded = builder->options->optimizer_sharding == MOE_OPTIMIZER_ZERO1;
+    double shards = sharded ? builder->devices : 1;
+    double state = state_bytes_per_parameter(network);
+    double dense = moe_network_dense_parameters(network) * state + moe_network_dense_bytes(network);
+    double expert =
+        moe_network_expert_parameters(network) * state + moe_network_expert_bytes(network);
     for (int device = 0; device < builder->devices; device++) {
-        double parameters = dense + owned[device] * moe_network_expert_parameters(network);
         durations[device] =
-            moe_cost_memory_s(builder->costs, parameters * bytes_per_parameter(network));
+            moe_cost_memory_s(builder->costs, dense / shards + owned[device] * expert);
     }
     return durations;
 }
@@ -42,10 +42,7 @@ static const moe_traffic *gather_parameters(moe_step_builder *builder)
     if (builder->options->optimizer_sharding != MOE_OPTIMIZER_ZERO1) {
         return NULL;
     }
-    const moe_network *network = builder->network;
-    double bytes =
-        moe_network_dense_parameters(network) * moe_dtype_bytes(network->parameter_dtype);
-    return moe_step_ring(builder, MOE_ALL_GATHER, bytes);
+    return moe_step_ring(builder, MOE_ALL_GATHER, moe_network_dense_bytes(builder->network));
 }
 
 void moe_step_update(moe_step_builder *builder)

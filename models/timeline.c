@@ -202,21 +202,40 @@ static int find_last(const moe_program *program, const moe_timeline *timeline, i
     return last;
 }
 
-void moe_timeline_critical_path(const moe_program *program, const moe_timeline *timeline,
-                                double parts[static MOE_PARTS])
+void moe_timeline_critical_walk(const moe_program *program, const moe_timeline *timeline,
+                                moe_critical_visit visit, void *context)
 {
-    memset(parts, 0, MOE_PARTS * sizeof *parts);
     stream_lists lists = stream_lists_create(program);
     int device = 0;
     int id = find_last(program, timeline, &device);
     while (id >= 0) {
-        const moe_op *op = &program->ops[id];
+        const int own_id = id, own_device = device;
         double end_s = timeline->end_s[moe_timeline_at(timeline, id, device)];
-        cause before = takes_part(op, device)
+        cause before = takes_part(&program->ops[id], device)
                            ? last_participant(program, timeline, &lists, id, &device)
                            : latest_cause(program, timeline, &lists, id, device);
-        parts[op->part] += end_s - before.end_s;
+        visit(context, own_id, own_device, before.end_s, end_s);
         id = before.id;
     }
     stream_lists_release(&lists);
+}
+
+typedef struct critical_sum {
+    const moe_program *program;
+    double *parts;
+} critical_sum;
+
+static void add_critical(void *context, int op, int device, double from_s, double until_s)
+{
+    const critical_sum *sum = context;
+    (void)device;
+    sum->parts[sum->program->ops[op].part] += until_s - from_s;
+}
+
+void moe_timeline_critical_path(const moe_program *program, const moe_timeline *timeline,
+                                double parts[static MOE_PARTS])
+{
+    critical_sum sum = {program, parts};
+    memset(parts, 0, MOE_PARTS * sizeof *parts);
+    moe_timeline_critical_walk(program, timeline, add_critical, &sum);
 }

@@ -40,6 +40,11 @@ void moe_timeline_exposed(const moe_program *program, const moe_timeline *timeli
 /* Time per part along the critical path; parts[MOE_WAIT] is 0. */
 void moe_timeline_critical_path(const moe_program *program, const moe_timeline *timeline,
                                 double parts[static MOE_PARTS]);
+/* The path itself, from its last instance back to its first: each owns the time from the end of the one
+ * before it until its own end. */
+typedef void (*moe_critical_visit)(void *context, int op, int device, double from_s, double until_s);
+void moe_timeline_critical_walk(const moe_program *program, const moe_timeline *timeline,
+                                moe_critical_visit visit, void *context);
 /* NULL, or a description (static buffer) of the first law broken. `relative` e.g. 1e-9. */
 const char *moe_timeline_check(const moe_program *program, const moe_timeline *timeline,
                                double relative);

@@ -28,18 +28,39 @@ typedef struct moe_gate {
     const uint32_t *counts; /* [sources = devices][experts] assignments */
 } moe_gate;
 
+/* Assignments of one source and expert that go to one device. */
+typedef struct moe_route_part {
+    int source;
+    int expert;
+    int device;
+    double count;
+} moe_route_part;
+
+/* All of a dispatch, in the order they were added; grows in the arena. */
+typedef struct moe_route_parts {
+    moe_arena *arena;
+    moe_route_part *items;
+    size_t count;
+    size_t capacity;
+} moe_route_parts;
+
 /* Where `dispatch` adds (the caller zeroes it). assignments must sum to the gate's counts. */
 typedef struct moe_route {
     int devices;
     int experts;
     double *pairs; /* [devices][devices] */
     double *rows;  /* [devices][experts] */
+    moe_route_parts *parts; /* NULL: not kept (policies/once.h needs them) */
 } moe_route;
+
+void moe_route_keep(moe_route_parts *parts, moe_route_part part);
 
 static inline void moe_route_add(moe_route *route, int source, int expert, int device, double count)
 {
     route->pairs[(size_t) source * (size_t) route->devices + (size_t) device] += count;
     route->rows[(size_t) device * (size_t) route->experts + (size_t) expert] += count;
+    if (route->parts != NULL)
+        moe_route_keep(route->parts, (moe_route_part) {source, expert, device, count});
 }
 
 typedef struct moe_policy {

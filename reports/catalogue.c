@@ -137,9 +137,11 @@ static char *describe_cluster(void *owner, const moe_cluster_spec *cluster)
 static char *describe_network(void *owner, const moe_network *network)
 {
     return talloc_asprintf(
-        owner, "%lld layers x %lld experts, top-%lld, hidden %lld, %.3g B parameters",
-        (long long)network->layers, (long long)network->experts, (long long)network->top_k,
-        (long long)network->hidden, moe_network_parameters(network) / 1e9);
+        owner,
+        "%lld layers x %lld experts, top-%lld, hidden %lld, %.3g B parameters, %.3g B active",
+        (long long)moe_network_moe_layers(network), (long long)network->experts,
+        (long long)network->top_k, (long long)network->hidden,
+        moe_network_total_parameters(network) / 1e9, moe_network_active_parameters(network) / 1e9);
 }
 
 static char *describe_scenario(void *owner, const moe_scenario *scenario)

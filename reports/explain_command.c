@@ -167,23 +167,6 @@ static void derive_cluster(const moe_cluster_spec *spec)
            spec->intra.bandwidth_bytes_per_s / nic);
 }
 
-static void derive_network(const moe_network *network)
-{
-    double dense = moe_network_dense_flop(network, 1);
-    printf("#   %-36s %.4g B\n", "parameters, without gate, embeddings",
-           moe_network_parameters(network) / 1e9);
-    printf("#   %-36s %.4g B\n", "of these not in experts (with gate)",
-           moe_network_dense_parameters(network) / 1e9);
-    printf("#   %-36s %.4g M\n", "parameters of one expert",
-           moe_network_expert_parameters(network) / 1e6);
-    derive("one expert's parameters", moe_network_expert_bytes(network), MOE_BYTES);
-    derive("one token on the wire", moe_network_token_bytes(network), MOE_BYTES);
-    derive("dense part of a layer, per token", dense, MOE_FLOP);
-    derive("experts of a layer, per token",
-           2 * moe_network_expert_parameters(network) * (double)network->top_k, MOE_FLOP);
-    derive("LM head, per token", moe_network_head_flop(network, 1), MOE_FLOP);
-}
-
 static int explain_preset(const moe_catalogue_kind *kind, const char *name)
 {
     void *scratch = moe_need(talloc_new(NULL));
@@ -197,7 +180,7 @@ static int explain_preset(const moe_catalogue_kind *kind, const char *name)
         if (kind->table == &moe_cluster_table)
             derive_cluster(loaded);
         else if (kind->table == &moe_network_table)
-            derive_network(loaded);
+            moe_network_print_derived(loaded, stdout);
         moe_config_dump(config, stdout);
         status = MOE_OK;
     }

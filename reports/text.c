@@ -144,7 +144,7 @@ static void print_title(const moe_binding *binding, const moe_run *run, FILE *st
     double tokens = run->policies[0].result.series[0].tokens;
     if (scenario->name != NULL)
         fprintf(stream, "%s\n", scenario->name);
-    fprintf(stream, "%s (%d layers, %d experts, top-%d) on %s: %d hosts x %d %s\n",
+    fprintf(stream, "%s (%d MoE layers, %d experts, top-%d) on %s: %d hosts x %d %s\n",
             scenario->model.name, target->layers, target->experts, target->top_k,
             scenario->cluster.name, binding->cluster->hosts, binding->cluster->devices_per_host,
             scenario->cluster.device.name);

@@ -40,7 +40,7 @@ typedef struct run {
     moe_timeline *timeline;
 } run;
 
-static void *analytic_open(void *owner, const moe_cluster *cluster, moe_sharing sharing,
+static void *analytic_open(void *owner, const moe_cluster *cluster, const moe_sharing *sharing,
                            moe_diag *diag)
 {
     (void)sharing;

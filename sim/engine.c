@@ -2,9 +2,22 @@
 
 #include <string.h>
 
-const char *const moe_sharing_names[] = {"per_collective", "per_flow", NULL};
+const char *const moe_sharing_names[] = {"per_collective", "per_flow", "weighted", NULL};
 
-const moe_engine *const moe_engines[] = {&moe_engine_fluid, &moe_engine_analytic, NULL};
+double moe_sharing_weight(const moe_sharing *sharing, moe_collective_kind kind, double flows)
+{
+    switch (sharing->rule) {
+    case MOE_SHARE_PER_FLOW:
+        return flows;
+    case MOE_SHARE_WEIGHTED:
+        return sharing->weights[kind];
+    default:
+        return 1;
+    }
+}
+
+const moe_engine *const moe_engines[] = {&moe_engine_fluid, &moe_engine_analytic,
+                                         &moe_engine_message, NULL};
 
 const moe_engine *moe_engine_find(const char *name)
 {

@@ -8,8 +8,12 @@
  *   fluid      a port that several collectives load at once is a SimGrid resource, shared by them
  *              according to the sharing rule until each has drained; one that a collective has to
  *              itself drains by the rule, at its full rate.
+ *   message    every transfer is a flow of SimGrid's network model over the ports of its path; flows
+ *              share each port max-min fairly, within a collective as among several. The reference for
+ *              fluid, on small clusters: its cost grows with the square of the number of transfers.
  *
- * Where no two collectives are under way on one port together, the engines agree but for rounding. */
+ * Where no two collectives are under way on one port together, analytic and fluid agree but for
+ * rounding; message also sees what the flows of one collective do to each other. */
 #ifndef MOE_SIM_ENGINE_H
 #define MOE_SIM_ENGINE_H
 
@@ -17,19 +21,31 @@
 #include "models/timeline.h"
 
 /* How collectives that load a port at the same time divide its rate. */
-typedef enum moe_sharing {
+typedef enum moe_sharing_rule {
     MOE_SHARE_PER_COLLECTIVE, /* equal parts (default) */
     MOE_SHARE_PER_FLOW,       /* in proportion to the transfers each has on the port */
+    MOE_SHARE_WEIGHTED,       /* in proportion to the weights of their kinds */
+} moe_sharing_rule;
+extern const char *const moe_sharing_names[]; /* "per_collective", ...; NULL-terminated */
+
+/* Zeroed: per collective. */
+typedef struct moe_sharing {
+    moe_sharing_rule rule;
+    double weights[MOE_COLLECTIVE_KINDS]; /* > 0; WEIGHTED only */
 } moe_sharing;
-extern const char *const moe_sharing_names[]; /* "per_collective", "per_flow"; NULL-terminated */
+
+/* The part of a port that a collective of `kind` with `flows` transfers there gets, relative to others. */
+double moe_sharing_weight(const moe_sharing *sharing, moe_collective_kind kind, double flows);
 
 typedef struct moe_engine {
     const char *name;
     const char *sentence;
     const char *network_model; /* for provenance */
-    /* State of one run in this process, owned by `owner`. NULL after a printed error. A SimGrid engine
-     * can be opened once in a process: run it in a forked child (sim/workers.h). */
-    void *(*open)(void *owner, const moe_cluster *cluster, moe_sharing sharing, moe_diag *diag);
+    /* State of one run in this process, owned by `owner`. NULL after a printed error. `sharing` NULL: per
+     * collective. A SimGrid engine can be opened once in a process: run it in a forked child
+     * (sim/workers.h). */
+    void *(*open)(void *owner, const moe_cluster *cluster, const moe_sharing *sharing,
+                  moe_diag *diag);
     /* Executes one step from time 0 and fills `timeline` (reserved by the engine). */
     moe_status (*execute)(void *state, const moe_program *program, moe_timeline *timeline,
                           moe_diag *diag);
@@ -38,6 +54,7 @@ typedef struct moe_engine {
 
 extern const moe_engine moe_engine_analytic;
 extern const moe_engine moe_engine_fluid;
+extern const moe_engine moe_engine_message;
 extern const moe_engine *const moe_engines[]; /* NULL-terminated; the default first: fluid */
 
 /* NULL when unknown. */

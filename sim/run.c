@@ -1,6 +1,7 @@
 #include "sim/run.h"
 
 #include "configs/base/arena.h"
+#include "policies/placement/planned.h"
 #include "sim/advice.h"
 #include "sim/workers.h"
 #include <assert.h>
@@ -87,6 +88,10 @@ static runner *runner_create(void *owner, const moe_binding *binding, int policy
         (size_t)target->layers *(size_t)binding->layout.groups *(size_t)target->experts);
     run->state = run->policy->create(run, &run->problem, use->tunables, &run->schedule,
                                      run->placement, binding->config, diag);
+    if (run->state != NULL && binding->plans[policy] != NULL) {
+        run->policy = &moe_policy_planned;
+        run->state = moe_planned_create(run, binding->plans[policy]);
+    }
     return run;
 }
 
@@ -406,15 +411,32 @@ moe_status moe_run_chunk(const moe_binding *binding, int policy, int64_t first, 
 {
     moe_status status = MOE_INTERNAL;
     runner *run = runner_create(NULL, binding, policy, options, usage, diag);
+    const moe_sharing sharing = moe_binding_sharing(binding);
     if (run->state != NULL)
-        run->engine_state = binding->engine->open(
-            run, binding->cluster, (moe_sharing)binding->scenario->port_sharing, diag);
+        run->engine_state = binding->engine->open(run, binding->cluster, &sharing, diag);
     if (run->engine_state != NULL) {
         status = run_iterations(run, first, last, results);
         binding->engine->close(run->engine_state);
     }
     talloc_free(run);
     return status;
+}
+
+moe_placement *moe_run_decide(void *owner, const moe_binding *binding, int policy, int64_t iteration,
+                              moe_diag *diag)
+{
+    const moe_run_options none = {0};
+    moe_curve_usage usage = {0};
+    moe_placement *placement = NULL;
+    runner *run = runner_create(NULL, binding, policy, &none, &usage, diag);
+    if (run->state != NULL) {
+        run_iterations(run, iteration, iteration, NULL);
+        moe_arena_reset(run->arena);
+        decide(run, iteration);
+        placement = talloc_steal(owner, run->placement);
+    }
+    talloc_free(run);
+    return placement;
 }
 
 /* --- all policies, in workers -------------------------------------------------------------------
@@ -424,6 +446,7 @@ typedef struct campaign {
     const moe_binding *binding;
     const moe_run_options *options;
     const int *chosen;
+    int64_t first_iteration;
     int64_t iterations;
     int chunks;               /* of one policy */
     moe_step_result *results; /* [policies][iterations], shared with workers */
@@ -434,10 +457,11 @@ typedef struct campaign {
 
 static void job_range(const campaign *all, int job, int64_t *first, int64_t *last)
 {
-    *first = (int64_t)(job % all->chunks) * MOE_CHUNK_ITERATIONS;
+    int64_t end = all->first_iteration + all->iterations;
+    *first = all->first_iteration + (int64_t)(job % all->chunks) * MOE_CHUNK_ITERATIONS;
     *last = *first + MOE_CHUNK_ITERATIONS;
-    if (*last > all->iterations)
-        *last = all->iterations;
+    if (*last > end)
+        *last = end;
 }
 
 static moe_status campaign_job(void *context, int job)
@@ -446,7 +470,8 @@ static moe_status campaign_job(void *context, int job)
     int64_t first, last;
     job_range(all, job, &first, &last);
     return moe_run_chunk(all->binding, all->chosen[job / all->chunks], first, last, all->options,
-                         all->results + (job / all->chunks) * all->iterations + first,
+                         all->results + (job / all->chunks) * all->iterations + first -
+                             all->first_iteration,
                          &all->usages[job], all->diag);
 }
 
@@ -520,12 +545,14 @@ moe_run *moe_run_scenario(void *owner, const moe_binding *binding, const int *ch
                           const moe_run_options *options, moe_status *status, moe_diag *diag)
 {
     void *scratch = talloc_new(NULL);
-    int64_t iterations = moe_routing_iterations(binding->routing);
+    int64_t end = options->last > 0 ? options->last : moe_routing_iterations(binding->routing);
+    int64_t iterations = end - options->first;
     int chunks = (int)((iterations + MOE_CHUNK_ITERATIONS - 1) / MOE_CHUNK_ITERATIONS);
     campaign all = {
         .binding = binding,
         .options = options,
         .chosen = talloc_memdup(scratch, chosen, (size_t)count * sizeof *chosen),
+        .first_iteration = options->first,
         .iterations = iterations,
         .chunks = chunks,
         .results = moe_workers_shared(scratch, (size_t)(count * iterations) * sizeof *all.results),

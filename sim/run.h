@@ -17,6 +17,8 @@ enum { MOE_CHUNK_ITERATIONS = 64 };
 
 typedef struct moe_run_options {
     int jobs;        /* worker processes; 0: one per processor */
+    int64_t first; /* iterations [first, last) of the run; those before are replayed, not simulated */
+    int64_t last;  /* 0: to the end */
     bool check_laws; /* conservation, overlap, ports, placements after every step: MOE_INTERNAL if
                         broken */
     void (*progress)(void *context, int64_t done, int64_t total); /* may be NULL; in steps */
@@ -45,6 +47,11 @@ typedef struct moe_run {
  * printed error with *status set. */
 moe_run *moe_run_scenario(void *owner, const moe_binding *binding, const int *chosen, int count,
                           const moe_run_options *options, moe_status *status, moe_diag *diag);
+
+/* The placement that a policy decides on for `iteration` of the run, having seen those before it. Owned by
+ * `owner`; NULL after a printed error. */
+moe_placement *moe_run_decide(void *owner, const moe_binding *binding, int policy, int64_t iteration,
+                              moe_diag *diag);
 
 /* One policy over iterations [first, last) in this process: what a worker does, and what tests
  * call. results[last - first]. */

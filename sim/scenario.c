@@ -52,11 +52,28 @@ static const moe_table memory_table = {
     .noun = "memory", .sentence = "Memory that no tensor of the model accounts for.",
     .size = sizeof(moe_memory_options), .fields = memory_fields};
 
+#define WEIGHT(kind, name)                                                                         \
+    {.key = name, .type = MOE_FIELD_REAL, .dimension = MOE_NUMBER, .default_text = "1",            \
+     .offset = offsetof(moe_port_weights, values) + sizeof(double) * (kind), .low = 1e-6,          \
+     .high = 1e6, .sentence = "Part of a port that this kind gets, relative to the others'."}
+static const moe_field weight_fields[] = {
+    WEIGHT(MOE_ALL_TO_ALL, "all_to_all"), WEIGHT(MOE_ALL_GATHER, "all_gather"),
+    WEIGHT(MOE_REDUCE_SCATTER, "reduce_scatter"), WEIGHT(MOE_ALL_REDUCE, "all_reduce"),
+    WEIGHT(MOE_BROADCAST, "broadcast"), WEIGHT(MOE_REDUCE, "reduce"),
+    WEIGHT(MOE_SEND_RECV, "send_recv"), {.key = NULL}};
+
+static const moe_table weight_table = {
+    .noun = "port_weights", .sentence = "Shares of a port by kind of collective, where `port_sharing` is weighted.",
+    .size = sizeof(moe_port_weights), .fields = weight_fields};
+
 static const moe_field policy_fields[] = {
     {.key = "name", .type = MOE_FIELD_TEXT, .required = true, .offset = offsetof(moe_policy_use, name),
      .sentence = "What results and --policy call it."},
     {.key = "policy", .type = MOE_FIELD_TEXT, .offset = offsetof(moe_policy_use, policy),
      .sentence = "Which policy it is (`moeplan list policies`); absent: the one called like `name`."},
+    {.key = "plan", .type = MOE_FIELD_PATH, .offset = offsetof(moe_policy_use, plan),
+     .sentence = "A file of `moeplan plan`: its owners and copies stand in every iteration, tokens go by topology and nothing is "
+                 "decided anew; how steps are built stays the policy's."},
     {.key = NULL}};
 
 static const moe_variant policy_variant = {
@@ -91,7 +108,10 @@ static const moe_field scenario_fields[] = {
      .sentence = "Whether communication and computation beside each other slow each other down, as the profile says."},
     {.key = "port_sharing", .type = MOE_FIELD_CHOICE, .default_text = "per_collective",
      .choices = moe_sharing_names, .offset = offsetof(moe_scenario, port_sharing),
-     .sentence = "How two collectives divide a port they load together: equally, or by the transfers each has there."},
+     .sentence = "How two collectives divide a port they load together: equally, by the transfers each has there, or by `port_weights`."},
+    {.key = "port_weights", .type = MOE_FIELD_MAP, .table = &weight_table,
+     .offset = offsetof(moe_scenario, port_weights),
+     .sentence = "Shares of a port by kind of collective, where `port_sharing` is weighted."},
     {.key = "policies", .type = MOE_FIELD_LIST, .required = true, .table = &policy_table,
      .offset = offsetof(moe_scenario, policies),
      .sentence = "The policies to compare; speed-ups are over the first."},
@@ -120,7 +140,7 @@ static const moe_engine *find_engine(const moe_config *config, const moe_scenari
         return engine;
     moe_where where = name != NULL ? (moe_where){0} : moe_config_where(config, &scenario->engine);
     moe_diag_error(diag, where, "unknown engine \"%s\", expected one of `moeplan list engines`: %s",
-                   name != NULL ? name : scenario->engine, "fluid, analytic");
+                   name != NULL ? name : scenario->engine, "fluid, analytic, message");
     return NULL;
 }
 
@@ -190,7 +210,7 @@ static moe_status bind_routing(moe_binding *binding, moe_diag *diag)
 {
     const moe_scenario *scenario = binding->scenario;
     moe_routing_target target = {
-        .layers = (int)scenario->model.layers,
+        .layers = (int)moe_network_moe_layers(&scenario->model),
         .sources = binding->cluster->devices,
         .experts = (int)scenario->model.experts,
         .top_k = (int)scenario->model.top_k,
@@ -247,6 +267,45 @@ static moe_status bind_all(moe_binding *binding, moe_diag *diag)
     return MOE_OK;
 }
 
+static bool suits(const moe_binding *binding, const moe_plan *plan, moe_where where, moe_diag *diag)
+{
+    const moe_routing_target *target = moe_routing_get_target(binding->routing);
+    const struct {
+        const char *noun;
+        int64_t plan, scenario;
+    } relations[] = {{"MoE layers", plan->model.layers, target->layers},
+                     {"experts a layer", plan->model.experts, target->experts},
+                     {"devices", plan->layout.devices, binding->layout.devices},
+                     {"devices an EP group", plan->layout.ep, binding->layout.ep}};
+    bool all = true;
+    for (size_t i = 0; i < sizeof relations / sizeof *relations; i++) {
+        if (relations[i].plan == relations[i].scenario)
+            continue;
+        moe_diag_error(diag, where, "plan \"%s\" is for %lld %s, expected the scenario's %lld",
+                       plan->path, (long long)relations[i].plan, relations[i].noun,
+                       (long long)relations[i].scenario);
+        all = false;
+    }
+    return all;
+}
+
+static moe_status bind_plans(moe_binding *binding, moe_diag *diag)
+{
+    const moe_policy_use *uses = binding->scenario->policies.items;
+    size_t count = binding->scenario->policies.count;
+    moe_status status = MOE_OK;
+    binding->plans = talloc_zero_array(binding, const moe_plan *, (unsigned)count);
+    for (size_t i = 0; i < count; i++) {
+        if (uses[i].plan == NULL)
+            continue;
+        moe_where where = moe_config_where(binding->config, &uses[i].plan);
+        binding->plans[i] = moe_plan_read(binding, uses[i].plan, where, diag);
+        if (binding->plans[i] == NULL || !suits(binding, binding->plans[i], where, diag))
+            status = MOE_BAD_INPUT;
+    }
+    return status;
+}
+
 /* Policies check their own relations (experts against devices, ...) when they are created. */
 static moe_status try_policies(const moe_binding *binding, moe_diag *diag)
 {
@@ -261,7 +320,8 @@ static moe_status try_policies(const moe_binding *binding, moe_diag *diag)
             moe_policy_find(uses[i].policy != NULL ? uses[i].policy : uses[i].name);
         moe_schedule schedule;
         moe_placement *placement =
-            moe_placement_create(scratch, &binding->layout, (int)binding->scenario->model.layers,
+            moe_placement_create(scratch, &binding->layout,
+                                 (int)moe_network_moe_layers(&binding->scenario->model),
                                  (int)binding->scenario->model.experts);
         if (policy->create(scratch, &problem, uses[i].tunables, &schedule, placement,
                            binding->config, diag) == NULL)
@@ -283,12 +343,20 @@ moe_binding *moe_binding_create(void *owner, const char *path, const char *const
     binding->scenario = moe_config_root(config);
     binding->engine = find_engine(config, binding->scenario, engine_name, diag);
     if (bind_all(binding, diag) != MOE_OK || binding->engine == NULL ||
-        try_policies(binding, diag) != MOE_OK)
+        bind_plans(binding, diag) != MOE_OK || try_policies(binding, diag) != MOE_OK)
         goto fail;
     return binding;
 fail:
     talloc_free(binding);
     return NULL;
+}
+
+moe_sharing moe_binding_sharing(const moe_binding *binding)
+{
+    moe_sharing sharing = {.rule = (moe_sharing_rule)binding->scenario->port_sharing};
+    for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++)
+        sharing.weights[kind] = binding->scenario->port_weights.values[kind];
+    return sharing;
 }
 
 moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *costs)

@@ -17,6 +17,7 @@
 #ifndef MOE_SIM_SCENARIO_H
 #define MOE_SIM_SCENARIO_H
 
+#include "models/plan.h"
 #include "models/step.h"
 #include "policies/policy.h"
 #include "sim/engine.h"
@@ -36,8 +37,14 @@ typedef struct moe_batch {
 typedef struct moe_policy_use {
     const char *name;   /* how results call it */
     const char *policy; /* NULL: the policy called `name` */
+    const char *plan;   /* a file; its placement stands in every iteration. NULL: the policy decides */
     void *tunables;
 } moe_policy_use;
+
+/* By kind of collective: its part of a port that it shares, where port_sharing is weighted. */
+typedef struct moe_port_weights {
+    double values[MOE_COLLECTIVE_KINDS];
+} moe_port_weights;
 
 typedef struct moe_scenario {
     const char *name;
@@ -50,7 +57,8 @@ typedef struct moe_scenario {
     moe_batch batch;
     moe_memory_options memory;
     bool interference;
-    int port_sharing; /* moe_sharing */
+    int port_sharing; /* moe_sharing_rule */
+    moe_port_weights port_weights;
     moe_list policies; /* of moe_policy_use */
     const char *engine;
     int64_t seed;
@@ -69,11 +77,15 @@ typedef struct moe_binding {
     moe_routing *routing; /* the run */
     moe_routing *warmup;  /* the iterations just before the window, to fill histories; or NULL */
     moe_step_options options;
+    const moe_plan **plans; /* [policies]: those that run with a plan as given; else NULL */
 } moe_binding;
 
 /* NULL after printed errors. `engine_name` overrides the scenario's (NULL: as written). */
 moe_binding *moe_binding_create(void *owner, const char *path, const char *const *overrides,
                                 size_t override_count, const char *engine_name, moe_diag *diag);
+
+/* How collectives share a port, as the scenario says. */
+moe_sharing moe_binding_sharing(const moe_binding *binding);
 
 /* The problem as policies see it; `costs` must outlive it. */
 moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *costs);

@@ -14,6 +14,24 @@ extern "C" {
 
 typedef struct moe_simgrid moe_simgrid;
 
+/* What shares. */
+typedef enum moe_simgrid_model {
+    /* Ports are CPUs (model Cas01), a load is an execution on one of them. */
+    MOE_SIMGRID_PORTS,
+    /* Ports are links of no latency (model CM02, whose correction factors are all off, without
+     * cross-traffic), a load is a communication over a path of them. */
+    MOE_SIMGRID_PATHS,
+} moe_simgrid_model;
+
+typedef struct moe_simgrid_platform {
+    moe_simgrid_model model;
+    int port_count;
+    const double *rates_bytes_per_s; /* [port_count] */
+    int path_count;                  /* PATHS only, as below */
+    const int *first; /* [path_count + 1]: path p has ports[first[p] .. first[p + 1]) */
+    const int *ports;
+} moe_simgrid_platform;
+
 typedef struct moe_simgrid_callbacks {
     void (*drained)(void *context, int token, double now_s);
     void (*alarm)(void *context, double now_s);
@@ -21,12 +39,16 @@ typedef struct moe_simgrid_callbacks {
 
 typedef struct moe_simgrid_interface {
     const char *version; /* "SimGrid 3.32" */
-    /* One resource per port with its rate; precision of dates as small as SimGrid takes. */
-    moe_simgrid *(*open)(int port_count, const double *rates_bytes_per_s,
-                         moe_simgrid_callbacks callbacks, void *context);
-    /* `amount` of work on a port with a share in proportion to `weight`; `token` (>= 0) comes back in
-     * `drained`. Legal from callbacks and between runs. */
-    void (*load)(moe_simgrid *simgrid, int port, double amount, double weight, int token);
+    /* One resource per port with its rate; precision of dates as small as SimGrid takes. NULL when
+     * opened before in this process. */
+    moe_simgrid *(*open)(const moe_simgrid_platform *platform, moe_simgrid_callbacks callbacks,
+                         void *context);
+    /* `amount` of work on a port (PATHS: through every port of a path) with a share in proportion to
+     * `weight`, max-min fair; `token` (>= 0) comes back in `drained`. Legal from callbacks and between
+     * runs. */
+    void (*load)(moe_simgrid *simgrid, int place, double amount, double weight, int token);
+    /* From now on the port works at `factor` (> 0) times its rate. Legal wherever `load` is. */
+    void (*set_speed)(moe_simgrid *simgrid, int port, double factor);
     /* One alarm at an absolute date not in the past; several may be pending. */
     void (*alarm_at)(moe_simgrid *simgrid, double date_s);
     double (*now)(const moe_simgrid *simgrid);

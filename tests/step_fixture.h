@@ -64,8 +64,8 @@ static inline void step_fixture_shapes(step_fixture *f, int hosts, int per_host)
     f->spec = (moe_cluster_spec){.name = "round", .hosts = hosts, .devices_per_host = per_host};
     f->spec.device = (moe_device_spec){"round", 1e12, 64e9, 1e12, 100};
     f->spec.intra = (moe_intra_spec){.kind = MOE_INTRA_NVSWITCH, .bandwidth_bytes_per_s = 100e9};
-    f->spec.nic = (moe_nic_spec){MOE_NIC_PER_HOST, 10e9, 0};
-    f->spec.fabric = (moe_fabric_spec){0, 1, 0};
+    f->spec.nic = (moe_nic_spec){.bandwidth_bytes_per_s = 10e9}; /* per host */
+    f->spec.fabric = (moe_fabric_spec){.oversubscription = 1};
     f->network = (moe_network){.name = "small",
                                .layers = 2,
                                .hidden = 1000,

@@ -158,7 +158,7 @@ static double resident_bytes(void)
 
 typedef struct job {
     const moe_engine *engine;
-    moe_sharing sharing;
+    moe_sharing_rule sharing;
     const moe_program *program;
     int runs;
     const moe_program *before; /* executed once first; or NULL */
@@ -168,7 +168,8 @@ static void run_in_child(const job *j, report *r)
 {
     moe_diag *diag = moe_diag_create(NULL, stderr);
     moe_timeline *timeline = moe_timeline_create(NULL, j->program->devices);
-    void *state = j->engine->open(NULL, j->program->cluster, j->sharing, diag);
+    const moe_sharing sharing = {j->sharing, {[MOE_ALL_TO_ALL] = 1, [MOE_BROADCAST] = 3}};
+    void *state = j->engine->open(NULL, j->program->cluster, &sharing, diag);
     if (!state)
         _exit(1);
     if (j->before)
@@ -233,7 +234,7 @@ static moe_timeline *run_job(void *owner, const job *j, double *step_s, double *
     return timeline;
 }
 
-static moe_timeline *run_once(void *owner, const moe_engine *engine, moe_sharing sharing,
+static moe_timeline *run_once(void *owner, const moe_engine *engine, moe_sharing_rule sharing,
                               const moe_program *program)
 {
     return run_job(owner, &(job){engine, sharing, program, 1, NULL}, NULL, NULL);
@@ -248,7 +249,7 @@ static void assert_laws(const moe_engine *engine, const moe_program *program,
                         const moe_timeline *timeline)
 {
     const char *broken = moe_timeline_check(program, timeline, 1e-9);
-    if (!broken && engine == &moe_engine_fluid)
+    if (!broken && engine != &moe_engine_analytic)
         broken = moe_timeline_check_sharing(program, timeline, 1e-9);
     if (broken)
         fail_msg("%s: %s", engine->name, broken);
@@ -272,7 +273,7 @@ typedef struct exemplar {
     void (*build)(world *w);
     double fluid_ms; /* the step */
     double analytic_ms;
-    moe_sharing sharing;
+    moe_sharing_rule sharing;
     int hosts_per_leaf;
     double oversubscription; /* 0: none */
     answer answers[8];
@@ -547,7 +548,7 @@ static void assert_answer(const moe_engine *engine, const moe_timeline *timeline
 {
     const size_t at = moe_timeline_at(timeline, a->op, a->device);
     const double start_s = a->start_ms * MS;
-    const double end_s = (engine == &moe_engine_fluid ? a->fluid_ms : a->analytic_ms) * MS;
+    const double end_s = (engine != &moe_engine_analytic ? a->fluid_ms : a->analytic_ms) * MS;
     if (!close_to(timeline->start_s[at], start_s, 1e-9) ||
         !close_to(timeline->end_s[at], end_s, 1e-9))
         fail_msg("%s: operation %d on device %d: %.15g to %.15g s, expected %.15g to %.15g s",
@@ -564,7 +565,7 @@ static void test_exemplar(void **state)
     const moe_program *program = world_program(w);
     for (int i = 0; moe_engines[i]; i++) {
         const moe_engine *engine = moe_engines[i];
-        const bool fluid = engine == &moe_engine_fluid;
+        const bool fluid = engine != &moe_engine_analytic;
         moe_timeline *timeline = run_once(w, engine, e->sharing, program);
         assert_laws(engine, program, timeline);
         for (int k = 0; e->answers[k].given; k++)
@@ -748,7 +749,8 @@ static void test_engines_agree_without_sharing(void **state)
         const variation v = {.serial = seed % 2 == 0, .speed = 1, .latency = true};
         world *w = random_world(seed, v);
         const moe_program *program = world_program(w);
-        const moe_sharing sharing = seed % 3 == 0 ? MOE_SHARE_PER_FLOW : MOE_SHARE_PER_COLLECTIVE;
+        const moe_sharing_rule sharing =
+            seed % 3 == 0 ? MOE_SHARE_PER_FLOW : MOE_SHARE_PER_COLLECTIVE;
         const moe_timeline *analytic = run_once(w, &moe_engine_analytic, sharing, program);
         const moe_timeline *fluid = run_once(w, &moe_engine_fluid, sharing, program);
         assert_laws(&moe_engine_analytic, program, analytic);
@@ -864,7 +866,7 @@ static void random_pairs(unsigned seed, pair *pairs)
     gsl_rng_free(random);
 }
 
-static void compare_with_queue(unsigned seed, moe_sharing sharing)
+static void compare_with_queue(unsigned seed, moe_sharing_rule sharing)
 {
     pair pairs[PAIRS];
     random_pairs(seed, pairs);
@@ -984,7 +986,7 @@ static void test_analytic_keeps_its_memory(void **state)
     moe_diag *diag = moe_diag_create(w, stderr);
     moe_timeline *timeline = moe_timeline_create(w, program->devices);
     void *owner = talloc_new(w);
-    void *opened = moe_engine_analytic.open(owner, w->cluster, 0, diag);
+    void *opened = moe_engine_analytic.open(owner, w->cluster, NULL, diag);
     size_t warm_blocks = 0, warm_bytes = 0;
     for (int run = 0; run < 10; run++) {
         assert_int_equal(moe_engine_analytic.execute(opened, program, timeline, diag), MOE_OK);
@@ -1030,7 +1032,7 @@ static int open_without_module(world *w)
     FILE *stream = open_memstream(&text, &length);
     moe_diag *diag = moe_diag_create(w, stream);
     setenv("MOEPLAN_SIMGRID", "/nonexistent/module.so", 1);
-    const void *opened = moe_engine_fluid.open(w, w->cluster, 0, diag);
+    const void *opened = moe_engine_fluid.open(w, w->cluster, NULL, diag);
     fflush(stream);
     if (opened || moe_diag_error_count(diag) != 1)
         return 1;
@@ -1046,9 +1048,9 @@ static void test_missing_module(void **state)
 static int open_twice(world *w)
 {
     moe_diag *diag = moe_diag_create(w, NULL);
-    const void *first = moe_engine_fluid.open(w, w->cluster, 0, diag);
+    const void *first = moe_engine_fluid.open(w, w->cluster, NULL, diag);
     const int errors = moe_diag_error_count(diag);
-    const void *second = moe_engine_fluid.open(w, w->cluster, 0, diag);
+    const void *second = moe_engine_fluid.open(w, w->cluster, NULL, diag);
     return first && errors == 0 && !second && moe_diag_error_count(diag) == 1 ? 0 : 1;
 }
 
@@ -1097,7 +1099,8 @@ static bool open_adapter(witness *w)
         return false;
     const double rates[] = {1e9, 2e9};
     w->interface = entry();
-    w->simgrid = w->interface->open(2, rates, (moe_simgrid_callbacks){on_drained, on_alarm}, w);
+    const moe_simgrid_platform platform = {MOE_SIMGRID_PORTS, 2, rates, 0, NULL, NULL};
+    w->simgrid = w->interface->open(&platform, (moe_simgrid_callbacks){on_drained, on_alarm}, w);
     return w->simgrid != NULL;
 }
 

@@ -1,4 +1,5 @@
 #include "configs/base/utf8.h"
+#include <string.h>
 
 /* Bytes that the first byte announces, and the smallest point that needs so many (else: overlong).
  */
@@ -60,4 +61,21 @@ bool moe_utf8_is_control(uint32_t point)
     return point < 0x20 || (point >= 0x7f && point < 0xa0) ||
            (point >= 0x200e && point <= 0x200f) || (point >= 0x2028 && point <= 0x202e) ||
            (point >= 0x2066 && point <= 0x2069) || point == 0xfeff || (point & 0xfffe) == 0xfffe;
+}
+
+bool moe_utf8_is_printable(const char *text, size_t most)
+{
+    const size_t length = strnlen(text, most + 1);
+    uint32_t point;
+    if (length > most) {
+        return false;
+    }
+    for (size_t at = 0; at < length;) {
+        const size_t bytes = moe_utf8_decode(text + at, length - at, &point);
+        if (bytes == 0 || moe_utf8_is_control(point)) {
+            return false;
+        }
+        at += bytes;
+    }
+    return true;
 }

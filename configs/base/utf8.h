@@ -17,4 +17,8 @@ size_t moe_utf8_count(const char *text, size_t length);
  * line and paragraph separators, bidirectional overrides, the byte order mark, non-characters. */
 bool moe_utf8_is_control(uint32_t point);
 
+/* Whether a NUL-terminated text has at most `most` bytes, is UTF-8 and holds no such character: safe to
+ * print. */
+bool moe_utf8_is_printable(const char *text, size_t most);
+
 #endif

@@ -24,7 +24,7 @@ static bool divides(const moe_problem *problem, const moe_fssdp_tunables *tunabl
                     const moe_config *config, moe_diag *diag)
 {
     long long experts = (long long)problem->network->experts;
-    long long layers = (long long)problem->network->layers;
+    long long layers = (long long)moe_network_moe_layers(problem->network);
     bool planned = tunables->heterogeneous_sharding;
     if ((planned ? layers * experts : experts) % problem->layout.ep == 0)
         return true;

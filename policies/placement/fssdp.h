@@ -79,7 +79,7 @@ static inline int moe_fssdp_experts(const moe_problem *problem)
 
 static inline int moe_fssdp_layers(const moe_problem *problem)
 {
-    return (int)problem->network->layers;
+    return (int)moe_network_moe_layers(problem->network);
 }
 
 /* How much longer a collective takes beside computation. */

@@ -124,8 +124,8 @@ moe_fssdp_rows moe_fssdp_measured_rows(const moe_problem *problem, const moe_his
 
 static double peak_bytes(const moe_problem *problem, moe_fssdp_rows rows)
 {
-    double owned =
-        (double)problem->network->layers * (double)problem->network->experts / problem->layout.ep;
+    double owned = (double)moe_network_moe_layers(problem->network) *
+                   (double)problem->network->experts / problem->layout.ep;
     moe_memory typical = moe_memory_estimate(problem->cluster, problem->network, &problem->layout,
                                              &problem->options, &problem->memory, owned, rows.mean);
     moe_memory hottest = moe_memory_estimate(problem->cluster, problem->network, &problem->layout,

@@ -234,7 +234,7 @@ static void time_steps(const moe_engine *engine, const moe_program *program, int
 {
     moe_diag *diag = moe_diag_create(NULL, stderr);
     moe_timeline *timeline = moe_timeline_create(NULL, program->devices);
-    void *state = engine->open(NULL, program->cluster, MOE_SHARE_PER_COLLECTIVE, diag);
+    void *state = engine->open(NULL, program->cluster, NULL, diag);
     if (!state || engine->execute(state, program, timeline, diag) != MOE_OK)
         _exit(MOE_INTERNAL);
     const double begin = cpu_now();
