@@ -26,6 +26,8 @@ typedef struct subcommand {
 static const subcommand subcommands[] = {
     {"simulate", "moeplan simulate", moe_simulate_command, "SCENARIO.yaml",
      "what each policy of a scenario would cost"},
+    {"plan", "moeplan plan", moe_plan_command, "SCENARIO.yaml ...",
+     "a placement as a file, made, judged, checked and compared"},
     {"timeline", "moeplan timeline", moe_timeline_command, "summarize ...",
      "what the critical path of a written timeline consists of"},
     {"trace", "moeplan trace", moe_trace_command, "info|convert|check ...",

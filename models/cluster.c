@@ -137,6 +137,7 @@ static moe_place place_of(const moe_cluster *cluster, int device)
     int pod = host / hosts_per(spec->fabric.hosts_per_pod, cluster->hosts);
     bool apart = spec->fabric.kind == MOE_FABRIC_RAIL_ONLY;
     return (moe_place){
+        .device = device,
         .host = host,
         .domain = host / cluster->domain_hosts,
         .local = local,
@@ -152,8 +153,11 @@ static moe_place place_of(const moe_cluster *cluster, int device)
 static void build_places(moe_cluster *cluster)
 {
     cluster->places = moe_need(talloc_array(cluster, moe_place, cluster->devices));
-    for (int device = 0; device < cluster->devices; device++)
+    cluster->rank_on = moe_need(talloc_array(cluster, int, cluster->devices));
+    for (int device = 0; device < cluster->devices; device++) {
         cluster->places[device] = place_of(cluster, device);
+        cluster->rank_on[device] = device;
+    }
     const moe_place *last = &cluster->places[cluster->devices - 1];
     cluster->leaves = last->leaf + 1;
     cluster->spines = last->spine + 1;

@@ -148,8 +148,9 @@ typedef struct moe_port {
     double rate_bytes_per_s;
 } moe_port;
 
-/* What a device hangs from; numbers count over the whole cluster. */
+/* What the device of a rank hangs from; numbers count over the whole cluster. */
 typedef struct moe_place {
+    int device;
     int host;
     int domain;
     int local;       /* place within its host */
@@ -177,7 +178,8 @@ typedef struct moe_cluster {
     int port_count;
     moe_port *ports; /* [port_count] */
     int *first_port; /* by moe_port_kind: index of unit 0's port, or -1 where the kind is absent */
-    moe_place *places;    /* [devices] */
+    moe_place *places;    /* [devices] of each rank: models/cluster_ranks.h says where it sits */
+    int *rank_on;         /* [devices] */
     const moe_mesh *mesh; /* of every host; NULL where it is no hybrid cube mesh */
     bool nic_at_root;     /* PCIe: the way to a NIC crosses the switch's uplink */
     bool
@@ -192,15 +194,24 @@ enum { MOE_PATH_PORTS = 10 }; /* at most that many ports on a path */
 moe_cluster *moe_cluster_create(void *owner, const moe_cluster_spec *spec, const moe_config *config,
                                 moe_diag *diag);
 
-static inline int moe_cluster_host(const moe_cluster *cluster, int device)
+/* From here on, numbers are ranks. Rank r sits on device r until somebody seats it elsewhere
+ * (models/cluster_ranks.h). */
+
+static inline int moe_cluster_host(const moe_cluster *cluster, int rank)
 {
-    return device / cluster->devices_per_host;
+    return cluster->places[rank].host;
 }
 
-/* Devices of one NVLink domain reach each other without the network. */
-static inline int moe_cluster_domain(const moe_cluster *cluster, int device)
+/* Ranks of one NVLink domain reach each other without the network. */
+static inline int moe_cluster_domain(const moe_cluster *cluster, int rank)
 {
-    return cluster->places[device].domain;
+    return cluster->places[rank].domain;
+}
+
+/* Who sits at a place of a host. */
+static inline int moe_cluster_rank_at(const moe_cluster *cluster, int host, int local)
+{
+    return cluster->rank_on[host * cluster->devices_per_host + local];
 }
 
 /* Fills `ports` (indices into cluster->ports) and returns their number; 0 when source == target. No
@@ -210,7 +221,7 @@ int moe_cluster_path(const moe_cluster *cluster, int source, int target,
 
 double moe_cluster_latency_s(const moe_cluster *cluster, int source, int target);
 
-/* The device that a transfer between rails goes through, or -1. */
+/* The rank on whose device a transfer between rails goes through, or -1. */
 int moe_cluster_relay(const moe_cluster *cluster, int source, int target);
 
 #endif

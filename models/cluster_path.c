@@ -24,13 +24,13 @@ static void cross_pcie(path_walk *walk, int source, int target)
 {
     const moe_place *from = &walk->cluster->places[source];
     const moe_place *to = &walk->cluster->places[target];
-    cross(walk, MOE_PORT_INTRA_OUT, source);
+    cross(walk, MOE_PORT_INTRA_OUT, from->device);
     if (from->pcie_switch != to->pcie_switch) {
         cross(walk, MOE_PORT_SWITCH_UP, from->pcie_switch);
         cross(walk, MOE_PORT_BRIDGE, from->host);
         cross(walk, MOE_PORT_SWITCH_DOWN, to->pcie_switch);
     }
-    cross(walk, MOE_PORT_INTRA_IN, target);
+    cross(walk, MOE_PORT_INTRA_IN, to->device);
 }
 
 static void cross_mesh(path_walk *walk, int source, int target)
@@ -54,8 +54,8 @@ static void cross_domain(path_walk *walk, int source, int target)
     switch ((moe_intra_kind)walk->cluster->spec->intra.kind) {
     case MOE_INTRA_NVLINK:
     case MOE_INTRA_NVSWITCH:
-        cross(walk, MOE_PORT_INTRA_OUT, source);
-        cross(walk, MOE_PORT_INTRA_IN, target);
+        cross(walk, MOE_PORT_INTRA_OUT, walk->cluster->places[source].device);
+        cross(walk, MOE_PORT_INTRA_IN, walk->cluster->places[target].device);
         return;
     case MOE_INTRA_PCIE:
         cross_pcie(walk, source, target);
@@ -98,7 +98,7 @@ static void cross_network(path_walk *walk, int source, int target)
     const moe_place *to = &cluster->places[target];
     bool pcie = cluster->spec->intra.kind == MOE_INTRA_PCIE;
     if (pcie)
-        cross(walk, MOE_PORT_INTRA_OUT, source);
+        cross(walk, MOE_PORT_INTRA_OUT, from->device);
     if (cluster->nic_at_root)
         cross(walk, MOE_PORT_SWITCH_UP, from->pcie_switch);
     cross(walk, MOE_PORT_NIC_OUT, from->nic);
@@ -107,7 +107,7 @@ static void cross_network(path_walk *walk, int source, int target)
     if (cluster->nic_at_root)
         cross(walk, MOE_PORT_SWITCH_DOWN, to->pcie_switch);
     if (pcie)
-        cross(walk, MOE_PORT_INTRA_IN, target);
+        cross(walk, MOE_PORT_INTRA_IN, to->device);
 }
 
 static double network_latency_s(const moe_cluster *cluster, int source, int target)
@@ -135,9 +135,9 @@ int moe_cluster_relay(const moe_cluster *cluster, int source, int target)
     case MOE_PATH_DIRECT:
         break;
     case MOE_PATH_PXN:
-        return source - from->local + to->local;
+        return moe_cluster_rank_at(cluster, from->host, to->local);
     case MOE_PATH_RAIL_THEN_NVLINK:
-        return target - to->local + from->local;
+        return moe_cluster_rank_at(cluster, to->host, from->local);
     }
     return -1;
 }

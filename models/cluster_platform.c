@@ -215,13 +215,16 @@ static void print_domain_route(platform_writer *writer, int from, int to)
     fputs("</zoneRoute>\n", writer->stream);
 }
 
-/* Links first, in the outer zone: routes of inner zones name them too. */
+/* Links stand in a zone of their own before all others, whose routes name them: the DTD allows no
+ * zone after a link. */
 static void print_zones(platform_writer *writer)
 {
     const moe_cluster *cluster = writer->cluster;
+    fputs("<zone id=\"links\" routing=\"None\">\n", writer->stream);
     for (int port = 0; port < cluster->port_count; port++)
         print_port(writer, port);
     print_latency_links(writer);
+    fputs("</zone>\n", writer->stream);
     for (int domain = 0; domain < cluster->domains; domain++)
         print_domain(writer, domain);
     for (int from = 0; from < cluster->domains; from++)

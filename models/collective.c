@@ -74,8 +74,8 @@ static double mean_row_bytes(moe_arena *arena, const double *bytes, const pair_l
     return ranks > 0 ? sum / (double)ranks : 0;
 }
 
-moe_traffic *moe_traffic_all_to_all(moe_arena *arena, const moe_costs *costs, const double *bytes,
-                                    bool transposed)
+static moe_traffic *exchange(moe_arena *arena, const moe_costs *costs, moe_collective_kind kind,
+                             const double *bytes, bool transposed)
 {
     int devices = costs->cluster->devices;
     size_t count = count_pairs(bytes, devices);
@@ -87,10 +87,22 @@ moe_traffic *moe_traffic_all_to_all(moe_arena *arena, const moe_costs *costs, co
     for (int i = 0; i < devices; i++) {
         add_row(&list, bytes + (size_t)i * (size_t)devices, i, transposed);
     }
-    moe_traffic_terms terms = {.kind = MOE_ALL_TO_ALL,
+    moe_traffic_terms terms = {.kind = kind,
                                .bytes_per_rank = mean_row_bytes(arena, bytes, &list),
                                .latency_s = list.latency_s};
     return moe_traffic_assemble(arena, costs, &terms, list.items, list.count).traffic;
+}
+
+moe_traffic *moe_traffic_all_to_all(moe_arena *arena, const moe_costs *costs, const double *bytes,
+                                    bool transposed)
+{
+    return exchange(arena, costs, MOE_ALL_TO_ALL, bytes, transposed);
+}
+
+moe_traffic *moe_traffic_low_latency(moe_arena *arena, const moe_costs *costs, const double *bytes,
+                                     bool transposed)
+{
+    return exchange(arena, costs, moe_cost_low_latency_kind(costs), bytes, transposed);
 }
 
 static double mean_sent_bytes(moe_arena *arena, const pair_list *list)

@@ -99,6 +99,10 @@ typedef struct moe_chunk {
 moe_traffic *moe_traffic_all_to_all(moe_arena *arena, const moe_costs *costs, const double *bytes,
                                     bool transposed);
 
+/* The same by kernels of low latency, at their own curve where the profile has one. */
+moe_traffic *moe_traffic_low_latency(moe_arena *arena, const moe_costs *costs, const double *bytes,
+                                     bool transposed);
+
 /* The same where a token crosses to a host once ("forwarded"): bytes[devices][devices] as above, each
  * token counted once for its device; host_bytes[devices][hosts], each counted once for its host. Groups
  * of `group_size` consecutive devices exchange among themselves. */

@@ -79,20 +79,20 @@ static void rotate(int *items, int count, int by, int *scratch)
  * its neighbour in the list does, which spreads them over per-device NICs. */
 static int append_host(chunk_set *set, const moe_chunk *chunk, int host, int n)
 {
-    int per_host = set->cluster->devices_per_host;
+    const moe_place *owner = &set->cluster->places[chunk->owner];
     bool everyone = set->algorithm == MOE_CHUNK_WORLD;
     int first = n;
     int before_owner = 0;
-    for (int d = host * per_host; d < (host + 1) * per_host; d++) {
+    for (int local = 0; local < set->cluster->devices_per_host; local++) {
+        int d = moe_cluster_rank_at(set->cluster, host, local);
         if (everyone ? d != chunk->owner : wants(chunk, d)) {
             set->order[n++] = d;
-            before_owner += d < chunk->owner;
+            before_owner += local < owner->local;
         }
     }
     int count = n - first;
     if (count > 1) {
-        bool home = host == moe_cluster_host(set->cluster, chunk->owner);
-        int by = home ? before_owner % count : set->span_count % count;
+        int by = host == owner->host ? before_owner % count : set->span_count % count;
         rotate(set->order + first, count, by, set->rotation);
     }
     return n;

@@ -12,17 +12,39 @@ typedef struct forwarding {
     double *sums; /* [devices][devices] on the way to holders */
 } forwarding;
 
+/* The first rank of a group from a place of a host on; -1: there is none. */
+static int next_beside(const forwarding *f, int group, int host, int *local)
+{
+    for (; *local < f->cluster->devices_per_host; (*local)++) {
+        int rank = moe_cluster_rank_at(f->cluster, host, *local);
+        if (rank / f->group_size == group)
+            return rank;
+    }
+    return -1;
+}
+
+static int count_beside(const forwarding *f, int group, int host)
+{
+    int count = 0;
+    for (int local = 0; next_beside(f, group, host, &local) >= 0; local++)
+        count++;
+    return count;
+}
+
 /* Where tokens of `source` enter the host of `device`: at the device with the source's place on its
  * host, or, where the source's group holds but a part of the host, by turns within that part. */
 static int entry_of(const forwarding *f, int source, int device)
 {
-    int per_host = f->cluster->devices_per_host;
-    int first = moe_cluster_host(f->cluster, device) * per_host;
-    int end = first + per_host;
     int group = device / f->group_size;
-    first = group * f->group_size > first ? group * f->group_size : first;
-    end = (group + 1) * f->group_size < end ? (group + 1) * f->group_size : end;
-    return first + source % per_host % (end - first);
+    int host = moe_cluster_host(f->cluster, device);
+    int turn = f->cluster->places[source].local % count_beside(f, group, host);
+    int local = 0;
+    int rank = next_beside(f, group, host, &local);
+    for (; turn > 0; turn--) {
+        local++;
+        rank = next_beside(f, group, host, &local);
+    }
+    return rank;
 }
 
 static bool is_beside(const forwarding *f, int source, int device)
@@ -38,15 +60,13 @@ static double *sum_between(const forwarding *f, int from, int to)
 /* Across from `source`, once for each host; the group of `source` may share a host with others. */
 static void add_crossings(const forwarding *f, int source)
 {
-    int first = source / f->group_size * f->group_size;
-    int last_host = -1;
-    for (int d = first; d < first + f->group_size; d++) {
-        int host = moe_cluster_host(f->cluster, d);
-        if (host == last_host || is_beside(f, source, d)) {
+    for (int host = 0; host < f->cluster->hosts; host++) {
+        int local = 0;
+        int device = next_beside(f, source / f->group_size, host, &local);
+        if (device < 0 || is_beside(f, source, device)) {
             continue;
         }
-        last_host = host;
-        *sum_between(f, source, entry_of(f, source, d)) +=
+        *sum_between(f, source, entry_of(f, source, device)) +=
             f->host_bytes[(size_t)source * (size_t)f->cluster->hosts + (size_t)host];
     }
 }

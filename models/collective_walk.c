@@ -1,7 +1,7 @@
 #include "models/collective_walk.h"
 
 #include "models/cluster_mesh.h"
-#include <stdlib.h>
+#include "models/cluster_ranks.h"
 #include <string.h>
 
 moe_group_walk moe_group_walk_create(moe_arena *arena, const moe_cluster *cluster, int size,
@@ -16,13 +16,6 @@ moe_group_walk moe_group_walk_create(moe_arena *arena, const moe_cluster *cluste
 }
 
 /* ---- runs and channels ----------------------------------------------------------------------- */
-
-static int compare_int(const void *a, const void *b)
-{
-    int left = *(const int *)a;
-    int right = *(const int *)b;
-    return (left > right) - (left < right);
-}
 
 static int nic_of(const moe_group_walk *walk, int member)
 {
@@ -67,7 +60,7 @@ static int count_channels(const moe_group_walk *walk)
 void moe_group_walk_take(moe_group_walk *walk, const int *group)
 {
     memcpy(walk->members, group, (size_t)walk->size * sizeof *group);
-    qsort(walk->members, (size_t)walk->size, sizeof *walk->members, compare_int);
+    moe_cluster_sort(walk->cluster, walk->members, walk->size);
     find_runs(walk);
     walk->channels = count_channels(walk);
 }

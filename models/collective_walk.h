@@ -27,7 +27,7 @@ typedef struct moe_group_walk {
     const moe_cluster *cluster;
     bool by_device;
     int size;
-    int *members; /* [size], ascending: devices of one domain are neighbours */
+    int *members; /* [size] by device: those of one domain are neighbours */
     moe_group_run *runs;
     int run_count;
     int channels;

@@ -24,6 +24,9 @@ static void add_state(const memory_case *of, double owned, moe_memory *memory)
     double own_dense = sharded ? dense / of->layout->devices : dense;
     memory->parameters =
         moe_network_dense_bytes(network) + owned * moe_network_expert_bytes(network);
+    if (moe_step_serves(of->options)) {
+        return;
+    }
     memory->gradients = (dense + experts) * moe_dtype_bytes(network->gradient_dtype);
     memory->optimizer = (own_dense + experts) * network->optimizer_bytes_per_parameter;
 }
@@ -39,6 +42,18 @@ static double count_owned(const moe_placement *placement, const moe_layout *layo
         }
     }
     return owned;
+}
+
+/* Owned, and copies that stay. */
+static double count_held(const moe_placement *placement, int device)
+{
+    int held = 0;
+    for (int layer = 0; layer < placement->layers; layer++) {
+        for (int expert = 0; expert < placement->experts; expert++) {
+            held += moe_set_has(moe_placement_copies(placement, layer, expert), device);
+        }
+    }
+    return held;
 }
 
 /* --- copies ----------------------------------------------------------------------------------- */
@@ -110,6 +125,9 @@ static copy_counts count_copies(const memory_case *of, const moe_placement *plac
     if (holds) {
         most.gradients = materialized + calibrated;
     }
+    if (moe_step_serves(of->options)) {
+        most.gradients = 0;
+    }
     return most;
 }
 
@@ -119,14 +137,24 @@ static double copies_bytes(const moe_network *network, copy_counts counts)
            counts.gradients * moe_network_expert_gradient_bytes(network);
 }
 
-double moe_memory_slot_bytes(const moe_network *network, const moe_schedule *schedule)
+static copy_counts slot_copies(const moe_network *network, const moe_schedule *schedule)
 {
     double layers = (double)moe_network_moe_layers(network);
     double window = fmin(layers, layers_at_once(schedule));
     bool holds = schedule->accumulate == MOE_REDUCE_HOLD;
+    return (copy_counts){.parameters = schedule->rematerialize ? window : layers,
+                         .gradients = holds ? layers : window};
+}
+
+double moe_memory_slot_bytes(const moe_network *network, const moe_schedule *schedule)
+{
+    return copies_bytes(network, slot_copies(network, schedule));
+}
+
+double moe_memory_serving_slot_bytes(const moe_network *network, const moe_schedule *schedule)
+{
     return copies_bytes(network,
-                        (copy_counts){.parameters = schedule->rematerialize ? window : layers,
-                                      .gradients = holds ? layers : window});
+                        (copy_counts){.parameters = slot_copies(network, schedule).parameters});
 }
 
 /* --- activations and buffers ------------------------------------------------------------------ */
@@ -170,11 +198,13 @@ static double sum_token_values(const moe_network *network, token_values values)
            (double)network->dense_layers * values.dense;
 }
 
-/* Logits at the training dtype and as fp32 for the loss. */
+/* Logits at the training dtype and as fp32 for the loss; serving: for the choice of a token. */
 static double logits_bytes(const memory_case *of)
 {
     double value_bytes = moe_network_activation_bytes(of->network);
-    return of->options->tokens * (double)of->network->vocabulary *
+    double tokens =
+        moe_step_serves(of->options) ? of->options->sequences : of->options->tokens;
+    return tokens * (double)of->network->vocabulary *
            (value_bytes + moe_dtype_bytes(MOE_FP32));
 }
 
@@ -188,13 +218,17 @@ static double activation_bytes(const memory_case *of, row_counts rows)
     token_values values = count_token_values(network);
     double inside = row_values(network, true);
     double around = row_values(network, false);
+    double layer = tokens * values.attention +
+                   fmax(tokens * values.shared + inside * rows.most, tokens * values.dense);
     double saved = 0;
     double working = 0;
+    if (moe_step_serves(of->options)) {
+        return fmax(layer * value_bytes, logits_bytes(of));
+    }
     switch (of->options->recompute) {
     case MOE_RECOMPUTE_FULL:
         saved = (double)network->layers * tokens * (double)network->hidden;
-        working = tokens * values.attention +
-                  fmax(tokens * values.shared + inside * rows.most, tokens * values.dense);
+        working = layer;
         break;
     case MOE_RECOMPUTE_EXPERTS:
         saved = tokens * sum_token_values(network, values) + around * rows.all;
@@ -206,14 +240,28 @@ static double activation_bytes(const memory_case *of, row_counts rows)
     return saved * value_bytes + fmax(working * value_bytes, logits_bytes(of));
 }
 
+/* A prefill adds its prompts to what was cached; a decode's context has its new token already. */
+static double cache_bytes(const memory_case *of)
+{
+    const moe_step_options *options = of->options;
+    if (!moe_step_serves(options)) {
+        return 0;
+    }
+    double prompt =
+        options->kind == MOE_STEP_PREFILL ? options->tokens / options->sequences : 0;
+    return options->sequences * moe_network_kv_bytes(of->network, options->context + prompt);
+}
+
 static void add_rest(const memory_case *of, row_counts rows, double exchanged, moe_memory *memory)
 {
+    memory->kv_cache = cache_bytes(of);
     memory->activations = activation_bytes(of, rows);
     memory->buffers = exchanged * moe_network_token_bytes(of->network) + of->memory->library_bytes;
     memory->capacity = of->cluster->spec->device.memory_bytes;
     memory->reserved = of->memory->reserved_fraction * memory->capacity;
     memory->peak = memory->parameters + memory->gradients + memory->optimizer +
-                   memory->materialized + memory->activations + memory->buffers + memory->reserved;
+                   memory->materialized + memory->kv_cache + memory->activations +
+                   memory->buffers + memory->reserved;
 }
 
 /* --- of a step -------------------------------------------------------------------------------- */
@@ -258,7 +306,10 @@ moe_memory moe_step_memory(const moe_cluster *cluster, const moe_network *networ
     const memory_case of = {cluster, network, layout, options, memory};
     moe_memory used = {0};
     double exchanged = 0;
-    add_state(&of, count_owned(placement, layout, device), &used);
+    add_state(&of,
+              schedule->persistent_copies ? count_held(placement, device)
+                                          : count_owned(placement, layout, device),
+              &used);
     used.materialized = copies_bytes(network, count_copies(&of, placement, schedule, step, device));
     row_counts rows = count_rows(placement, step, device, options->micro_batches, &exchanged);
     add_rest(&of, rows, exchanged, &used);

@@ -150,7 +150,10 @@ double moe_network_projection_flop(const moe_network *network, double tokens); /
 double moe_network_attended(const moe_network *network, int64_t layer);
 /* Scores of `tokens` tokens that attend to `attended` tokens each. */
 double moe_network_score_flop(const moe_network *network, double tokens, double attended);
-/* Attention of a layer and, of an MoE layer, its gate. */
+/* Attention of a layer and, of an MoE layer, its gate; `tokens` tokens that attend to `attended` each. */
+double moe_network_attention_flop(const moe_network *network, int64_t layer, double tokens,
+                                  double attended);
+/* The same in a sequence of training. */
 double moe_network_layer_flop(const moe_network *network, int64_t layer, double tokens);
 /* The same of an MoE layer, on average over them. */
 double moe_network_dense_flop(const moe_network *network, double tokens);

@@ -31,16 +31,17 @@ static double gate_flop(const moe_network *network)
     return 2 * (double)network->hidden * (double)network->experts;
 }
 
-static double attention_flop(const moe_network *network, int64_t layer)
+double moe_network_attention_flop(const moe_network *network, int64_t layer, double tokens,
+                                  double attended)
 {
-    return moe_network_projection_flop(network, 1) +
-           moe_network_score_flop(network, 1, moe_network_attended(network, layer));
+    double gate = moe_network_is_dense(network, layer) ? 0 : gate_flop(network);
+    return tokens * (moe_network_projection_flop(network, 1) +
+                     moe_network_score_flop(network, 1, attended) + gate);
 }
 
 double moe_network_layer_flop(const moe_network *network, int64_t layer, double tokens)
 {
-    double gate = moe_network_is_dense(network, layer) ? 0 : gate_flop(network);
-    return tokens * (attention_flop(network, layer) + gate);
+    return moe_network_attention_flop(network, layer, tokens, moe_network_attended(network, layer));
 }
 
 double moe_network_dense_flop(const moe_network *network, double tokens)

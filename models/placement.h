@@ -1,5 +1,7 @@
 /* Who holds what: process groups, and for every (layer, expert) its owner and its usable copies.
  *
+ * Devices are numbered by rank here; models/cluster_ranks.h says which ranks share a host.
+ *
  * Layout. `ep` consecutive devices form an EP group; groups = devices / ep. A source's tokens are
  * dispatched within its own group only, so every group has an owner of every expert; the groups' owners
  * of one expert form its expert-DP group and reduce their gradients among themselves.

@@ -69,6 +69,14 @@ bool moe_plan_comparable(const moe_plan *a, const moe_plan *b, moe_diag *diag)
                        (long long)shapes[i].b);
         equal = false;
     }
+    for (int r = 0; equal && r < a->layout.devices; r++) {
+        if (moe_plan_seat(a, r) == moe_plan_seat(b, r))
+            continue;
+        moe_diag_error(diag, (moe_where){0},
+                       "%s seats rank %d on device %d, %s on device %d; expected the same seats",
+                       a->path, r, moe_plan_seat(a, r), b->path, moe_plan_seat(b, r));
+        equal = false;
+    }
     return equal;
 }
 

@@ -9,12 +9,14 @@
  *                      a layer; one expert's parameters, and those with their optimizer state (what moves
  *                      when an expert changes its owner)
  *   cluster            {name, hosts, devices_per_host}; device d sits in host d / devices_per_host
- *   layout             {devices, ep, groups}: `ep` consecutive devices form an EP group
+ *   layout             {devices, ep, groups}: `ep` consecutive ranks form an EP group
+ *   seats (optional)   [rank]: the device that the rank sits on; absent: rank r sits on device r. All
+ *                      numbers below are ranks
  *   policy (optional)  {name, policy, tunables}: who decided; tunables as a scenario would set them
  *   layers             [{owners, copies}], one object for each layer
- *     owners             [group][expert]: the device that keeps the expert's parameters and optimizer
- *                        state in that group; a device of that group
- *     copies             [expert]: ascending devices that hold a usable copy beside the owners: the
+ *     owners             [group][expert]: the rank that keeps the expert's parameters and optimizer
+ *                        state in that group; a rank of that group
+ *     copies             [expert]: ascending ranks that hold a usable copy beside the owners: the
  *                        materialization set. A copy serves the sources of its own group
  *   inputs (optional)  an object: digests of files, trace, window, seed, program: provenance, not read
  *   prediction (optional)
@@ -29,8 +31,8 @@
  *                        plan is slower than the baseline (slower_steps)
  *
  * What reading checks (law 9; by code that makes no plans): types, ranges, shapes, no key twice, exactly one
- * owner for every expert and group and that inside the group, copies on devices of the cluster, ascending,
- * none on an owner. Whether it suits a scenario is sim/scenario.c's to say, whether it fits into memory a
+ * owner for every expert and group and that inside the group, copies on ranks that there are, ascending,
+ * none on an owner, every device a seat once. Whether it suits a scenario is sim/scenario.c's to say, whether it fits into memory a
  * simulation's. */
 #ifndef MOE_MODELS_PLAN_H
 #define MOE_MODELS_PLAN_H
@@ -98,6 +100,7 @@ typedef struct moe_plan {
     moe_plan_model model;
     moe_plan_cluster cluster;
     moe_plan_layout layout;
+    int *seats; /* [layout.devices]; NULL: rank r on device r */
     moe_plan_policy policy;
     moe_plan_prediction prediction;
     json_t *inputs; /* NULL: none */
@@ -115,6 +118,12 @@ moe_plan *moe_plan_read(void *owner, const char *path, moe_where named_at, moe_d
 /* One line a layer, so that text tools compare plans, too. Write errors stay in the stream. */
 void moe_plan_write(const moe_plan *plan, FILE *stream);
 
+/* The device of a rank. */
+static inline int moe_plan_seat(const moe_plan *plan, int rank)
+{
+    return plan->seats != NULL ? plan->seats[rank] : rank;
+}
+
 /* The part "prediction"; new reference, NULL where there is none. */
 json_t *moe_plan_prediction_json(const moe_plan *plan);
 
@@ -125,8 +134,8 @@ bool moe_plan_comparable(const moe_plan *a, const moe_plan *b, moe_diag *diag);
  *
  *   experts_moved, bytes_to_move    owners that change, each moving b's model.shard_bytes
  *   copies_added, copies_removed, copies_before, copies_after    copies beside owners
- *   moves                           [{layer, group, expert, from, to}]
- *   copies                          [{layer, expert, added: [devices], removed: [devices]}] */
+ *   moves                           [{layer, group, expert, from, to}], ranks
+ *   copies                          [{layer, expert, added: [ranks], removed: [ranks]}] */
 json_t *moe_plan_difference(const moe_plan *a, const moe_plan *b);
 
 /* Copies beside the owners, over all layers. */

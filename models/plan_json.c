@@ -259,8 +259,8 @@ static void read_members(const reader *r, const char *path, const json_t *object
 
 static void check_keys(const reader *r, const json_t *root)
 {
-    static const char *const keys[] = {"format", "version", "model",  "cluster",   "layout",
-                                       "policy", "layers",  "inputs", "prediction"};
+    static const char *const keys[] = {"format", "version", "model", "cluster", "layout",
+                                       "seats", "policy", "layers", "inputs", "prediction"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)root, key, value)
@@ -359,6 +359,29 @@ static bool is_array_of(const reader *r, const json_t *value, int64_t size, cons
     return false;
 }
 
+static void read_seats(const reader *r, const json_t *seats)
+{
+    const int64_t devices = r->plan->layout.devices;
+    size_t i;
+    json_t *value;
+    if (seats == NULL || !is_array_of(r, seats, devices, "seats", "rank"))
+        return;
+    bool *taken = moe_need(talloc_zero_array(r->plan, bool, (size_t)devices));
+    r->plan->seats = moe_need(talloc_zero_array(r->plan, int, (size_t)devices));
+    json_array_foreach((json_t *)seats, i, value)
+    {
+        const json_int_t device = json_integer_value(value);
+        if (!json_is_integer(value) || device < 0 || device >= devices || taken[device]) {
+            moe_diag_error(r->diag, r->where, "seats[%zu]: expected every device, 0 to %lld, once",
+                           i, (long long)devices - 1);
+            break;
+        }
+        taken[device] = true;
+        r->plan->seats[i] = (int)device;
+    }
+    talloc_free(taken);
+}
+
 /* Sound until too many errors: a file with every number wrong is told so twenty times. */
 static bool has_room(const reader *r)
 {
@@ -371,7 +394,7 @@ static void read_owner(const reader *r, const json_t *value, int layer, int grou
     json_int_t device = json_integer_value(value);
     if (!json_is_integer(value) || device < first || device >= last) {
         moe_diag_error(r->diag, r->where,
-                       "layers[%d].owners[%d][%d]: expected a device of the group, %d to %d", layer,
+                       "layers[%d].owners[%d][%d]: expected a rank of the group, %d to %d", layer,
                        group, expert, first, last - 1);
         return;
     }
@@ -403,7 +426,7 @@ static void read_expert_copies(const reader *r, const json_t *copies, int layer,
     size_t i;
     json_t *value;
     if (!json_is_array(copies)) {
-        moe_diag_error(r->diag, r->where, "layers[%d].copies[%d]: expected an array of devices",
+        moe_diag_error(r->diag, r->where, "layers[%d].copies[%d]: expected an array of ranks",
                        layer, expert);
         return;
     }
@@ -412,9 +435,9 @@ static void read_expert_copies(const reader *r, const json_t *copies, int layer,
         json_int_t device = json_integer_value(value);
         const char *expected = NULL;
         if (!json_is_integer(value) || device < 0 || device >= r->plan->layout.devices)
-            expected = "a device of the cluster";
+            expected = "a rank that there is";
         else if (device <= before)
-            expected = "ascending devices, each once";
+            expected = "ascending ranks, each once";
         else if (moe_set_has(set, (int)device))
             expected = "no owner: what an owner holds is no copy";
         if (expected != NULL) {
@@ -473,7 +496,7 @@ static void read_layers(const reader *r, const json_t *layers)
 static void report_syntax(const reader *r, const json_error_t *error)
 {
     moe_where where = {r->where.source, error->line > 0 ? error->line : 0, error->column};
-    moe_diag_error(r->diag, where, "no JSON: %s", error->text);
+    moe_diag_error(r->diag, where, "JSON: %s", error->text);
 }
 
 static void read_root(const reader *r)
@@ -487,6 +510,8 @@ static void read_root(const reader *r)
         return;
     check_shapes(r);
     check_ranges(r);
+    if (errors_of(r) == 0)
+        read_seats(r, json_object_get(root, "seats"));
     if (errors_of(r) == 0)
         read_layers(r, json_object_get(root, "layers"));
 }
@@ -590,6 +615,14 @@ static json_t *copies_json(const moe_placement *placement, int layer)
     return experts;
 }
 
+static json_t *seats_json(const moe_plan *plan)
+{
+    json_t *seats = json_array();
+    for (int64_t r = 0; r < plan->layout.devices; r++)
+        json_array_append_new(seats, json_integer(plan->seats[r]));
+    return seats;
+}
+
 static void write_value(json_t *value, FILE *stream)
 {
     json_dumpf(value, stream, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
@@ -623,6 +656,11 @@ void moe_plan_write(const moe_plan *plan, FILE *stream)
             continue;
         fprintf(stream, "  \"%s\": ", parts[i].key);
         write_value(members_json(parts[i].members, (const char *)plan + parts[i].offset), stream);
+        fputs(",\n", stream);
+    }
+    if (plan->seats != NULL) {
+        fputs("  \"seats\": ", stream);
+        write_value(seats_json(plan), stream);
         fputs(",\n", stream);
     }
     if (plan->inputs != NULL) {

@@ -125,8 +125,10 @@ moe_status moe_profile_check(const moe_profile *profile, const moe_cluster *clus
     bool inter = !cluster || cluster->hosts > cluster->domain_hosts;
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
         const moe_collective_curve *curve = &profile->collectives[kind];
-        check_points(&context, moe_collective_names[kind], "intra", &curve->intra, intra);
-        check_points(&context, moe_collective_names[kind], "inter", &curve->inter, inter);
+        const bool needed = kind != MOE_ALL_TO_ALL_LOW_LATENCY ||
+                            moe_profile_has(profile, MOE_ALL_TO_ALL_LOW_LATENCY);
+        check_points(&context, moe_collective_names[kind], "intra", &curve->intra, needed && intra);
+        check_points(&context, moe_collective_names[kind], "inter", &curve->inter, needed && inter);
     }
     if (cluster) {
         check_algorithm(&context, profile, cluster);
@@ -180,10 +182,18 @@ static double curve_residual(const moe_profile *profile, int curve)
     }
 }
 
+static bool is_absent(const moe_profile *profile, int curve)
+{
+    return curve == MOE_CURVE_COLLECTIVE + MOE_ALL_TO_ALL_LOW_LATENCY &&
+           !moe_profile_has(profile, MOE_ALL_TO_ALL_LOW_LATENCY);
+}
+
 json_t *moe_profile_provenance(const moe_profile *profile, const moe_curve_usage *usage)
 {
     json_t *provenance = json_object();
     for (int curve = 0; curve < MOE_CURVE_COUNT; curve++) {
+        if (is_absent(profile, curve))
+            continue;
         json_t *entry = json_pack("{s:s, s:f, s:I, s:I}", "origin",
                                   moe_origin_names[curve_origin(profile, curve)], "residual",
                                   curve_residual(profile, curve), "evaluated",

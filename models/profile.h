@@ -38,6 +38,7 @@ typedef enum moe_collective_kind {
     MOE_BROADCAST, /* also the grouped broadcasts of a SparseAllGather */
     MOE_REDUCE,    /* also the grouped reduces of a SparseReduceScatter */
     MOE_SEND_RECV,
+    MOE_ALL_TO_ALL_LOW_LATENCY, /* dispatch and combine of small batches; optional */
     MOE_COLLECTIVE_KINDS
 } moe_collective_kind;
 extern const char *const moe_collective_names[]; /* "all_to_all", ...; NULL-terminated */
@@ -149,12 +150,20 @@ double moe_cost_experts_s(const moe_costs *costs, const moe_expert_shape *shape,
  * chain of dependent hops. */
 double moe_cost_alpha_s(const moe_costs *costs, moe_collective_kind kind, int ranks, int chunks,
                         double latency_s);
+/* MOE_ALL_TO_ALL_LOW_LATENCY, or, where the profile has no points for it, MOE_ALL_TO_ALL. */
+moe_collective_kind moe_cost_low_latency_kind(const moe_costs *costs);
 /* Efficiency of a port of `port_kind` for a collective with so many bytes per rank. */
 double moe_cost_efficiency(const moe_costs *costs, moe_collective_kind kind, moe_port_kind port_kind,
                            double bytes_per_rank);
 
+static inline bool moe_profile_has(const moe_profile *profile, moe_collective_kind kind)
+{
+    const moe_collective_curve *curve = &profile->collectives[kind];
+    return curve->intra.count + curve->inter.count > 0;
+}
+
 /* {"experts": {"origin": "assumed", "residual": 0, "evaluated": n, "outside_range": n}, ...}, for
- * every curve; collectives also have "inter_origin". New reference. */
+ * every curve (low latency only where it has points); collectives also have "inter_origin". New reference. */
 json_t *moe_profile_provenance(const moe_profile *profile, const moe_curve_usage *usage);
 
 #endif

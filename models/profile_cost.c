@@ -139,6 +139,12 @@ static bool is_intra(moe_port_kind kind)
     }
 }
 
+moe_collective_kind moe_cost_low_latency_kind(const moe_costs *costs)
+{
+    return moe_profile_has(costs->profile, MOE_ALL_TO_ALL_LOW_LATENCY) ? MOE_ALL_TO_ALL_LOW_LATENCY
+                                                                        : MOE_ALL_TO_ALL;
+}
+
 double moe_cost_efficiency(const moe_costs *costs, moe_collective_kind kind,
                            moe_port_kind port_kind, double bytes_per_rank)
 {

@@ -2,7 +2,8 @@
 
 const char *const moe_collective_names[] = {"all_to_all", "all_gather", "reduce_scatter",
                                             "all_reduce", "broadcast",  "reduce",
-                                            "send_recv",  NULL};
+                                            "send_recv",  "all_to_all_low_latency",
+                                            NULL};
 
 const char *const moe_reduce_algorithm_names[] = {"ring", "tree", "in_network", NULL};
 
@@ -319,6 +320,9 @@ static const moe_field collectives_fields[] = {
                "Reduces and SparseReduceScatter; size: all chunks that travel."),
     COLLECTIVE("send_recv", MOE_SEND_RECV, collective_table,
                "Point to point; size: what a sender sends, on average."),
+    COLLECTIVE("all_to_all_low_latency", MOE_ALL_TO_ALL_LOW_LATENCY, collective_table,
+               "Dispatch and combine by kernels made for few tokens, which pack and sort them, too; "
+               "size: one rank's buffer. Optional: without points all_to_all stands in."),
     {0},
 };
 

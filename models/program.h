@@ -6,15 +6,19 @@
  *   R1  An instance starts when the instance before it on its device's stream has ended and the
  *       instances, on the same device, of all operations it waits for have ended.
  *   R2  A compute, copy or host instance carries duration_s[device] of work. A compute instance works
- *       at pace 1 - (sum of sm_share of the collectives under way on its device, at most 0.9); copy and
- *       host instances at pace 1.
+ *       at pace 1 - (sum of sm_share of the collectives under way on its device, at most 0.9) times
+ *       the device's speed (models/speed.h): it ends where the integral of that is its work. Copy and
+ *       host instances work at pace 1.
  *   R3  A collective starts at S = the last participant's readiness (R1). A device that takes no part
  *       passes at its own readiness, taking no time. From S + alpha its work drains through the
- *       ports; alone, port k is drained at S + alpha + work[k] / rate[k]. How two collectives share a
- *       port is the engine's (analytic: they do not notice each other).
+ *       ports, port k at rate[k] times its speed; alone and at nominal speed it is drained at S +
+ *       alpha + work[k] / rate[k]. How two collectives share a port is the engine's (analytic: they do
+ *       not notice each other).
  *   R4  A participant's ports are done at T = the last drain among the ports it touches; it leaves at
  *       S + slowdown * (T - S). The collective is under way on it from S until it leaves.
  *   R5  Every step starts on an idle cluster at time 0 and ends with its last instance.
+ *
+ * An operation's own draws (moe_speed_work) are part of its work, on each device and port.
  *
  * `slowdown` stretches a collective that runs beside computation for its whole length; that part of it
  * which outlives the computation is not sped up again (an overestimate of an exposed tail, by at most
@@ -27,6 +31,7 @@
 #define MOE_MODELS_PROGRAM_H
 
 #include "models/collective.h"
+#include "models/speed.h"
 
 typedef enum moe_op_kind { MOE_OP_COMPUTE, MOE_OP_COLLECTIVE, MOE_OP_COPY, MOE_OP_HOST } moe_op_kind;
 
@@ -79,6 +84,7 @@ typedef struct moe_program {
     const int *waits;
     int wait_total;
     const moe_cluster *cluster;
+    const moe_speed *speed; /* of the step; NULL: everything at its nominal speed */
 } moe_program;
 
 /* Checks what the comment above promises: waits point backwards, arrays present, durations finite and

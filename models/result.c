@@ -60,6 +60,13 @@ double moe_result_tokens_per_s(const moe_result *result)
     return seconds > 0 ? sum_of(result, offsetof(moe_step_result, tokens)) / seconds : 0;
 }
 
+double moe_result_saved_factor(const moe_result *result)
+{
+    double assignments = sum_of(result, offsetof(moe_step_result, crossing_assignments));
+    double tokens = sum_of(result, offsetof(moe_step_result, crossing_tokens));
+    return tokens > 0 ? assignments / tokens : 1;
+}
+
 int64_t moe_result_peak_step(const moe_result *result)
 {
     int64_t peak = 0;
@@ -171,9 +178,13 @@ static json_t *step_time_json(const moe_result *result)
     return object;
 }
 
+/* Training has no cache, and its JSON no key for one. */
 static json_t *memory_json(const moe_memory *memory)
 {
     json_t *object = json_object();
+    if (memory->kv_cache > 0) {
+        set_real(object, "kv_cache", memory->kv_cache);
+    }
     for (const json_key *key = memory_keys; key->key != NULL; key++) {
         set_real(object, key->key, *(const double *)((const char *)memory + key->offset));
     }
@@ -195,6 +206,17 @@ static void set_memory(json_t *object, const moe_result *result)
     }
 }
 
+static void set_wait(json_t *object, const moe_result *result, const double parts[])
+{
+    if (result->steps == 0 || !result->series[0].stragglers) {
+        return;
+    }
+    double hardware_s = moe_result_mean(result, offsetof(moe_step_result, hardware_wait_s));
+    json_object_set_new(object, "wait_s",
+                        json_pack("{s:f, s:f}", "routing", parts[MOE_WAIT] - hardware_s,
+                                  "hardware", hardware_s));
+}
+
 json_t *moe_result_json(const moe_result *result, const moe_result *first)
 {
     double parts[MOE_PARTS];
@@ -206,6 +228,7 @@ json_t *moe_result_json(const moe_result *result, const moe_result *first)
     set_real(object, "tokens_per_s", moe_result_tokens_per_s(result));
     moe_result_exposed(result, parts);
     json_object_set_new(object, "breakdown_s", parts_json(parts, MOE_PARTS));
+    set_wait(object, result, parts);
     moe_result_critical(result, parts);
     json_object_set_new(object, "critical_path_s", parts_json(parts, MOE_WAIT));
     json_object_set_new(object, "imbalance", means_json(result, imbalance_keys));

@@ -17,10 +17,14 @@ typedef struct moe_step_result {
     double intra_host_bytes; /* every device's sends in the step, added up */
     double inter_host_bytes;
     double local_share;      /* assignments that did not leave their device */
+    double crossing_assignments; /* between devices or, once per host, between hosts; tokens are sent once: */
+    double crossing_tokens;      /* the tokens sent for them; both 0 where every assignment is sent */
     double materialized;     /* mean over layers and devices of copies beyond owned experts */
     double moved_bytes;      /* re-sharding */
     double calibrations;     /* layers in which a calibration was accepted */
     double tokens;           /* of the whole step */
+    double hardware_wait_s;  /* of exposed_s[MOE_WAIT], what stragglers add; the rest is due to routing */
+    int stragglers;          /* 1: the scenario has some */
     moe_memory memory;       /* of the fullest device */
     int memory_device;
     int valid;               /* 1 when filled */
@@ -40,6 +44,8 @@ typedef struct moe_summary {
 /* Quantiles by linear interpolation of the sorted values (GSL's gsl_stats_quantile_from_sorted_data). */
 moe_summary moe_result_step_time(const moe_result *result);
 double moe_result_tokens_per_s(const moe_result *result);
+/* Assignments that cross for each token sent; 1 where every assignment is sent, or nothing crosses. */
+double moe_result_saved_factor(const moe_result *result);
 bool moe_result_fits(const moe_result *result);
 /* The step whose fullest device is fullest of all. */
 int64_t moe_result_peak_step(const moe_result *result);
@@ -49,7 +55,7 @@ void moe_result_critical(const moe_result *result, double parts[static MOE_PARTS
 double moe_result_mean(const moe_result *result, size_t member_offset); /* of a double member of moe_step_result */
 
 /* One element of "policies": name, step_time_s, speedup (over `first`), tokens_per_s, breakdown_s,
- * critical_path_s, imbalance, memory_bytes (+ peak_step, peak_device), fits, bytes_moved (mean per step), and
+ * critical_path_s, wait_s {routing, hardware} (with stragglers only), imbalance, memory_bytes (+ peak_step, peak_device), fits, bytes_moved (mean per step), and
  * "extra" figures (local_share, materialized_mean, calibrations, moved_bytes). New reference. */
 json_t *moe_result_json(const moe_result *result, const moe_result *first);
 

@@ -60,12 +60,30 @@ int moe_step_host(moe_step_builder *builder, const char *name, double seconds, b
                            awaits ? builder->after_count : 0);
 }
 
+/* A graph is launched as one; what runs already needs no more. */
+static int launches(moe_step_builder *builder, int kernels)
+{
+    if (kernels == 0 || !builder->options->graphs) {
+        return kernels;
+    }
+    int first = builder->graph_runs ? 0 : 1;
+    builder->graph_runs = true;
+    return first;
+}
+
 void moe_step_launch(moe_step_builder *builder, int kernels)
 {
-    if (kernels > 0) {
-        double seconds = moe_cost_launch_s(builder->costs, kernels);
+    int count = launches(builder, kernels);
+    if (count > 0) {
+        double seconds = moe_cost_launch_s(builder->costs, count);
         moe_step_await(builder, moe_step_host(builder, "launch", seconds, false));
     }
+}
+
+void moe_step_plan(moe_step_builder *builder, double seconds)
+{
+    moe_step_host(builder, "plan", seconds, true);
+    builder->graph_runs = false;
 }
 
 int moe_step_compute(moe_step_builder *builder, const char *name, moe_part part,
@@ -96,9 +114,10 @@ void moe_step_shared(moe_step_builder *builder, const char *name, const double *
         return;
     }
     int waits[] = {wait, -1};
-    if (kernels > 0) {
+    int count = launches(builder, kernels);
+    if (count > 0) {
         waits[1] =
-            moe_step_host(builder, "launch", moe_cost_launch_s(builder->costs, kernels), false);
+            moe_step_host(builder, "launch", moe_cost_launch_s(builder->costs, count), false);
     }
     moe_op op = op_here(builder, name, MOE_OP_COMPUTE, MOE_DENSE, MOE_STREAM_COMPUTE);
     op.duration_s = duration_s;
@@ -142,10 +161,13 @@ static void rearrange(moe_step_builder *builder)
 static void run_micro_batch(moe_step_builder *builder, int micro_batch)
 {
     builder->micro_batch = micro_batch;
+    builder->graph_runs = false;
     moe_step_price_layers(builder);
     moe_step_forward(builder);
     moe_step_head(builder);
-    moe_step_backward(builder);
+    if (!moe_step_serves(builder->options)) {
+        moe_step_backward(builder);
+    }
     builder->micro_batch = -1;
 }
 
@@ -177,6 +199,8 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
     for (int micro_batch = 0; micro_batch < options->micro_batches; micro_batch++) {
         run_micro_batch(&builder, micro_batch);
     }
-    moe_step_update(&builder);
+    if (!moe_step_serves(options)) {
+        moe_step_update(&builder);
+    }
     return moe_program_end(builder.program);
 }

@@ -1,4 +1,4 @@
-/* One training step, decided but not yet priced: what the builder turns into a step program.
+/* One step, decided but not yet priced: what the builder turns into a step program.
  *
  * Flow of one micro-batch (names of operations in quotes; X: exchange stream, S: sparse, G: gradient):
  *
@@ -30,6 +30,14 @@
  * feed-forward network: "shared experts backward" beside "combine backward", after "unpermute backward";
  * "shared experts recompute" beside "dispatch recompute", under full recomputation alone. The exchange beside
  * them has no slowdown and takes no SMs: it is waited for.
+ *
+ * A step that serves (prefill, decode) is the forward pass alone, of `micro_batches` passes one after another,
+ * with the attention of models/serving.h and a "head" for the last token of every sequence. Nothing is kept for
+ * a backward pass, reduced or updated; copies that a policy keeps (`persistent_copies`) are parameters that
+ * nothing has to materialize. Low latency (DeepEP's kernels for decoding): buffers have fixed places, so loads
+ * are neither gathered nor waited for, and "dispatch" and "combine" read and write tokens in place, without
+ * "permute" and "unpermute", at the profile's all_to_all_low_latency. Graphs: the host launches once for all
+ * kernels up to the next wait of the host ("plan"), or to the end of the pass.
  *
  * Re-sharding ("rearrange") and the planning before it ("plan") come first, on the critical path. The host
  * launches each group of kernels ("launch") before it starts. A collective in which nothing crosses is not
@@ -73,8 +81,12 @@ typedef enum moe_accumulate { MOE_REDUCE_EACH, MOE_REDUCE_HOLD } moe_accumulate;
 typedef enum moe_gather { MOE_GATHER_PER_STEP, MOE_GATHER_PER_MICRO_BATCH } moe_gather;
 typedef enum moe_recompute { MOE_RECOMPUTE_NONE, MOE_RECOMPUTE_EXPERTS, MOE_RECOMPUTE_FULL } moe_recompute;
 /* What of a token is sent once (policies/once.h). */
+extern const char *const moe_once_names[]; /* NULL-terminated */
 typedef enum moe_once { MOE_ONCE_PER_ASSIGNMENT, MOE_ONCE_PER_DEVICE, MOE_ONCE_PER_HOST } moe_once;
 typedef enum moe_optimizer_sharding { MOE_OPTIMIZER_REPLICATED, MOE_OPTIMIZER_ZERO1 } moe_optimizer_sharding;
+
+typedef enum moe_step_kind { MOE_STEP_TRAIN, MOE_STEP_PREFILL, MOE_STEP_DECODE } moe_step_kind;
+extern const char *const moe_step_kind_names[]; /* "train", "prefill", "decode"; NULL-terminated */
 
 /* Set by the policy; the same for every step of a run. */
 typedef struct moe_schedule {
@@ -84,6 +96,7 @@ typedef struct moe_schedule {
     moe_gather gather;
     moe_chunk_algorithm algorithm;
     bool gathers_loads; /* the all-gather of counts (dropless EP needs it, too) */
+    bool persistent_copies; /* serving: the placement's copies stay from step to step; nothing is materialized */
 } moe_schedule;
 
 /* Set by the scenario. */
@@ -93,6 +106,11 @@ typedef struct moe_step_options {
     int recompute;          /* moe_recompute */
     int optimizer_sharding; /* moe_optimizer_sharding */
     bool interference;      /* false: slowdown 1 and sm_share 0 everywhere */
+    int kind;               /* moe_step_kind; what follows is for steps that serve */
+    double sequences;       /* of one device: prompts, or sequences that decode one token each */
+    double context;         /* of a sequence: cached before a prefill; attended to by a decode */
+    bool low_latency;
+    bool graphs;
 } moe_step_options;
 
 /* One MoE layer of one micro-batch, routed. Arrays live in the step's arena. */
@@ -116,6 +134,11 @@ typedef struct moe_step {
     double planning_s; /* host time before the step */
 } moe_step;
 
+static inline bool moe_step_serves(const moe_step_options *options)
+{
+    return options->kind != MOE_STEP_TRAIN;
+}
+
 /* The step program, in `arena`. */
 moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_network *network,
                             const moe_layout *layout, const moe_placement *placement,
@@ -124,6 +147,7 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
 
 /* Memory of a device during the step; every member in bytes, peak = the sum of the others but capacity.
  *
+ *   kv_cache       serving: keys and values of every sequence, new tokens included
  *   materialized   Hecate's accounting (research: Fig. 13): replica parameters are kept for all layers,
  *                  or one layer when re-materialized; replica gradients for one layer (all, when held over
  *                  micro-batches); replicas carry no optimizer state. Hidden under a whole layer, "one" is
@@ -136,7 +160,9 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
  *                  with most rows
  *   buffers        staging of the largest exchange, sent and received, and `library_bytes`
  *
- * ZeRO-1 shards the optimizer state of dense parameters alone. */
+ * ZeRO-1 shards the optimizer state of dense parameters alone. Serving: no gradients and no optimizer;
+ * activations are those of one layer at work, or the logits of one token a sequence; persistent copies are
+ * parameters. */
 typedef struct moe_memory {
     double parameters;
     double gradients;
@@ -147,6 +173,7 @@ typedef struct moe_memory {
     double reserved;
     double peak;
     double capacity;
+    double kv_cache;
 } moe_memory;
 
 typedef struct moe_memory_options {
@@ -160,6 +187,10 @@ moe_memory moe_step_memory(const moe_cluster *cluster, const moe_network *networ
                            const moe_step_options *options, const moe_schedule *schedule,
                            const moe_memory_options *memory, const moe_step *step, int device);
 
+/* Serving: forward seconds of attention and gate of the network's layer `number`. */
+double moe_step_serving_attention_s(const moe_costs *costs, const moe_network *network,
+                                    const moe_step_options *options, int64_t number);
+
 /* What one phase of one expert costs per row, as the cost law wants it: every matrix reads its input and
  * writes its output; the weight gradient writes gradients instead of reading weights. Biases are bytes, but
  * no FLOPs. */
@@ -168,6 +199,8 @@ moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase pha
 /* Bytes one more materialized expert in every layer costs a device (slots: what a policy divides by). With
  * accumulate HOLD its gradients are counted for all layers, as with several micro-batches. */
 double moe_memory_slot_bytes(const moe_network *network, const moe_schedule *schedule);
+/* The same without gradients: what it costs a step that serves. */
+double moe_memory_serving_slot_bytes(const moe_network *network, const moe_schedule *schedule);
 
 /* Memory of a device that holds `owned` experts over all layers and receives at most `rows` rows in each
  * layer, with nothing materialized: what a policy may assume of a step it has not seen. */

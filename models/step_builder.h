@@ -29,6 +29,7 @@ enum {
     MOE_KERNELS_SHARED = 3,  /* GEMM, activation, GEMM */
     MOE_KERNELS_UNPERMUTE = 1,
     MOE_KERNELS_HEAD = 6,       /* norm, GEMM, loss, its gradient, two GEMMs */
+    MOE_KERNELS_SAMPLE = 3,     /* serving: norm, GEMM, choice of the next token */
     MOE_KERNELS_COLLECTIVE = 1, /* a group call of NCCL is one kernel */
     MOE_KERNELS_OPTIMIZER = 2,  /* multi-tensor: norm of the gradient, update */
     MOE_KERNELS_BACKWARD = 2,   /* times those of the forward pass: input and weight gradient */
@@ -42,7 +43,7 @@ typedef struct moe_step_layer {
     const moe_traffic *calibrate;
     const moe_traffic *rematerialize;
     const moe_traffic *reduce;
-    const double *permute_s; /* [devices]; unpermute, and both backward, move the same bytes */
+    const double *permute_s; /* [devices]; unpermute, and both backward, move the same bytes; NULL: in place */
     const double *experts_forward_s;
     const double *experts_backward_s;
     double planning_s;
@@ -90,6 +91,7 @@ typedef struct moe_step_builder {
     int layer;       /* -1 outside of layers */
     int after[MOE_STEP_AFTER];
     int after_count;
+    bool graph_runs;     /* what the host launched goes on to its next wait */
     int exchange_awaits; /* a reduction that the next exchange of tokens has to await, or -1 */
     int last_reduce;
     int last_gradient;
@@ -114,6 +116,12 @@ static inline bool moe_step_is_last_micro_batch(const moe_step_builder *builder)
     return builder->micro_batch == builder->options->micro_batches - 1;
 }
 
+/* Whether the host knows the loads before it goes on. */
+static inline bool moe_step_gathers_loads(const moe_step_builder *builder)
+{
+    return builder->schedule->gathers_loads && !builder->options->low_latency;
+}
+
 /* Whether attention hides sparse collectives alone (the paper's rule). */
 static inline bool moe_step_hides_under_attention(const moe_step_builder *builder)
 {
@@ -134,6 +142,8 @@ const double *moe_step_uniform(moe_step_builder *builder, double seconds);
 int moe_step_host(moe_step_builder *builder, const char *name, double seconds, bool awaits);
 /* Host time for `kernels` launches; the main chain awaits it. Nothing where there are none. */
 void moe_step_launch(moe_step_builder *builder, int kernels);
+/* The host waits for the main chain; what follows is launched anew. */
+void moe_step_plan(moe_step_builder *builder, double seconds);
 /* The next operations of the main chain. */
 int moe_step_compute(moe_step_builder *builder, const char *name, moe_part part,
                      const double *duration_s);
@@ -187,6 +197,10 @@ moe_chunk_list moe_step_gathered_chunks(moe_step_builder *builder, int layer);
 /* Chunks whose gradients this micro-batch's backward pass reduces: its own, none, or those of all.
  */
 moe_chunk_list moe_step_reduced_chunks(moe_step_builder *builder, int layer);
+
+/* --- step_serve.c: what serving does otherwise ------------------------------------------------ */
+
+void moe_step_serving_head(moe_step_builder *builder);
 
 /* --- the passes ------------------------------------------------------------------------------- */
 

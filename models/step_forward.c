@@ -52,12 +52,13 @@ static void synchronise(moe_step_builder *builder, int layer)
 {
     const moe_step_layer *built = &builder->built[layer];
     moe_step_exchange(builder, "gather loads", MOE_DISPATCH, builder->loads);
-    bool waits = builder->schedule->gathers_loads;
+    bool waits = moe_step_gathers_loads(builder);
     if (waits || built->planning_s > 0) {
         double sync_s = waits ? moe_cost_host_sync_s(builder->costs) : 0;
-        moe_step_host(builder, "plan", sync_s + built->planning_s, true);
+        moe_step_plan(builder, sync_s + built->planning_s);
     }
-    moe_step_launch(builder, MOE_KERNELS_PERMUTE + moe_step_kernels(built->calibrate) +
+    int permute = built->permute_s != NULL ? MOE_KERNELS_PERMUTE : 0;
+    moe_step_launch(builder, permute + moe_step_kernels(built->calibrate) +
                                  moe_step_kernels(built->to_holders));
 }
 
@@ -75,13 +76,22 @@ static int calibrate(moe_step_builder *builder, const moe_step_layer *built)
 static void launch_rest(moe_step_builder *builder, int layer)
 {
     const moe_step_layer *built = &builder->built[layer];
-    int kernels = MOE_KERNELS_UNPERMUTE + moe_step_kernels(built->to_sources);
+    int unpermute = built->permute_s != NULL ? MOE_KERNELS_UNPERMUTE : 0;
+    int kernels = unpermute + moe_step_kernels(built->to_sources);
     if (layer + 1 < builder->layers) {
         kernels += attention_kernels(builder, layer + 1);
     } else if (builder->network->vocabulary > 0) {
-        kernels += MOE_KERNELS_HEAD;
+        kernels += moe_step_serves(builder->options) ? MOE_KERNELS_SAMPLE : MOE_KERNELS_HEAD;
     }
     moe_step_launch(builder, kernels);
+}
+
+/* Nothing where the exchange reads and writes tokens in place. Its id, or the operation before. */
+static int permute(moe_step_builder *builder, const char *name, moe_part part,
+                   const moe_step_layer *built)
+{
+    return built->permute_s != NULL ? moe_step_compute(builder, name, part, built->permute_s)
+                                    : builder->after[0];
 }
 
 static void dispatch_and_compute(moe_step_builder *builder, int layer)
@@ -89,7 +99,7 @@ static void dispatch_and_compute(moe_step_builder *builder, int layer)
     moe_step_layer *built = &builder->built[layer];
     int calibrate_op = calibrate(builder, built);
     bool before_dispatch = moe_step_hides_under_attention(builder);
-    int permuted = moe_step_compute(builder, "permute", MOE_DISPATCH, built->permute_s);
+    int before = permute(builder, "permute", MOE_DISPATCH, built);
     if (before_dispatch) {
         moe_step_await_parameters(builder, built);
         moe_step_await(builder, calibrate_op);
@@ -97,7 +107,7 @@ static void dispatch_and_compute(moe_step_builder *builder, int layer)
     }
     moe_step_exchange(builder, "dispatch", MOE_DISPATCH, built->to_holders);
     moe_step_shared(builder, "shared experts forward", builder->shared.forward_s,
-                    MOE_KERNELS_SHARED, permuted);
+                    MOE_KERNELS_SHARED, before);
     moe_step_launch(builder, MOE_KERNELS_EXPERTS);
     if (!before_dispatch) {
         moe_step_await_parameters(builder, built);
@@ -106,7 +116,7 @@ static void dispatch_and_compute(moe_step_builder *builder, int layer)
     moe_step_compute(builder, "experts forward", MOE_EXPERT, built->experts_forward_s);
     launch_rest(builder, layer);
     moe_step_exchange(builder, "combine", MOE_COMBINE, built->to_sources);
-    moe_step_compute(builder, "unpermute", MOE_COMBINE, built->permute_s);
+    permute(builder, "unpermute", MOE_COMBINE, built);
 }
 
 /* Rows of the table read and written out. */
@@ -182,6 +192,10 @@ void moe_step_head(moe_step_builder *builder)
 {
     const moe_network *network = builder->network;
     if (network->vocabulary == 0) {
+        return;
+    }
+    if (moe_step_serves(builder->options)) {
+        moe_step_serving_head(builder);
         return;
     }
     double tokens = builder->options->tokens;

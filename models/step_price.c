@@ -1,6 +1,8 @@
 /* What the operations of a step cost: durations per device, traffic per collective. */
 #include "models/step_builder.h"
 
+const char *const moe_once_names[] = {"assignment", "device", "host", NULL};
+
 moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase phase)
 {
     double hidden = (double)network->hidden;
@@ -55,7 +57,7 @@ const moe_traffic *moe_step_dense_gradients(moe_step_builder *builder, double pa
 static const moe_traffic *gather_loads(moe_step_builder *builder)
 {
     const moe_layout *layout = builder->layout;
-    if (!builder->schedule->gathers_loads) {
+    if (!moe_step_gathers_loads(builder)) {
         return NULL;
     }
     double bytes = 4.0 * layout->ep * builder->experts;
@@ -68,6 +70,9 @@ static moe_step_times dense_times(moe_step_builder *builder, double flop, double
 {
     double tokens = builder->options->tokens;
     double forward_s = moe_cost_dense_s(builder->costs, flop, bytes, tokens);
+    if (moe_step_serves(builder->options)) {
+        return (moe_step_times){.forward_s = moe_step_uniform(builder, forward_s)};
+    }
     double backward_s = moe_cost_dense_s(builder->costs, 2 * flop, 2 * bytes, tokens);
     return (moe_step_times){.forward_s = moe_step_uniform(builder, forward_s),
                             .backward_s = moe_step_uniform(builder, backward_s)};
@@ -84,16 +89,27 @@ static moe_step_times ffn_times(moe_step_builder *builder, int64_t width)
                        moe_network_ffn_memory_bytes(network, width, tokens));
 }
 
+static moe_step_times attention_times(moe_step_builder *builder, int number)
+{
+    const moe_network *network = builder->network;
+    double tokens = builder->options->tokens;
+    if (moe_step_serves(builder->options)) {
+        double seconds =
+            moe_step_serving_attention_s(builder->costs, network, builder->options, number);
+        return (moe_step_times){.forward_s = moe_step_uniform(builder, seconds)};
+    }
+    return dense_times(builder, moe_network_layer_flop(network, number, tokens),
+                       moe_network_layer_memory_bytes(network, number, tokens));
+}
+
 /* Kinds that no layer is of stay without times. */
 static void price_dense_parts(moe_step_builder *builder)
 {
     const moe_network *network = builder->network;
-    double tokens = builder->options->tokens;
     for (int number = 0; number < builder->dense_layers + builder->layers; number++) {
         moe_step_times *attention = moe_step_attention(builder, number);
         if (attention->forward_s == NULL) {
-            *attention = dense_times(builder, moe_network_layer_flop(network, number, tokens),
-                                     moe_network_layer_memory_bytes(network, number, tokens));
+            *attention = attention_times(builder, number);
         }
     }
     builder->dense = ffn_times(builder, builder->dense_layers > 0 ? network->dense_ffn : 0);
@@ -117,7 +133,9 @@ void moe_step_price_common(moe_step_builder *builder)
     builder->in_order = devices_in_order(builder);
     builder->in_expert_groups = devices_in_expert_groups(builder);
     builder->loads = gather_loads(builder);
-    price_gradients(builder);
+    if (!moe_step_serves(builder->options)) {
+        price_gradients(builder);
+    }
     price_dense_parts(builder);
     builder->pairs_bytes = moe_arena_array(builder->arena, double, devices *devices);
     builder->rows = moe_arena_array(builder->arena, double, (size_t)builder->experts);
@@ -178,24 +196,37 @@ static const moe_traffic *price_exchange(moe_step_builder *builder, const moe_ro
     if (routed->tokens != NULL) {
         return price_once(builder, routed, token_bytes, transposed);
     }
+    if (builder->options->low_latency) {
+        return moe_traffic_low_latency(builder->arena, builder->costs, builder->pairs_bytes,
+                                       transposed);
+    }
     return moe_traffic_all_to_all(builder->arena, builder->costs, builder->pairs_bytes, transposed);
+}
+
+/* A source's tokens are read and written. */
+static const double *price_permutation(moe_step_builder *builder)
+{
+    size_t devices = (size_t)builder->devices;
+    double *permute_s = moe_arena_array(builder->arena, double, devices);
+    for (size_t source = 0; source < devices; source++) {
+        double bytes = 0;
+        for (size_t pair = source * devices; pair < (source + 1) * devices; pair++) {
+            bytes += builder->pairs_bytes[pair];
+        }
+        permute_s[source] = moe_cost_memory_s(builder->costs, 2 * bytes);
+    }
+    return permute_s;
 }
 
 static void price_exchanges(moe_step_builder *builder, const moe_routed_layer *routed,
                             moe_step_layer *built)
 {
-    size_t devices = (size_t)builder->devices;
+    size_t pairs = (size_t)builder->devices * (size_t)builder->devices;
     double token_bytes = moe_network_token_bytes(builder->network);
-    double *permute_s = moe_arena_array(builder->arena, double, devices);
-    for (size_t source = 0; source < devices; source++) {
-        double bytes = 0;
-        for (size_t pair = source * devices; pair < (source + 1) * devices; pair++) {
-            builder->pairs_bytes[pair] = routed->pairs[pair] * token_bytes;
-            bytes += builder->pairs_bytes[pair];
-        }
-        permute_s[source] = moe_cost_memory_s(builder->costs, 2 * bytes); /* read and written */
+    for (size_t pair = 0; pair < pairs; pair++) {
+        builder->pairs_bytes[pair] = routed->pairs[pair] * token_bytes;
     }
-    built->permute_s = permute_s;
+    built->permute_s = builder->options->low_latency ? NULL : price_permutation(builder);
     built->to_holders = price_exchange(builder, routed, token_bytes, false);
     built->to_sources = price_exchange(builder, routed, token_bytes, true);
 }
@@ -213,23 +244,26 @@ static int active_rows(moe_step_builder *builder, const moe_routed_layer *routed
     return count;
 }
 
+/* Seconds of every phase that the step has. */
+static void price_phases(moe_step_builder *builder, int count, double seconds[static 3])
+{
+    int last = moe_step_serves(builder->options) ? MOE_FORWARD : MOE_WEIGHT_GRADIENT;
+    for (int phase = MOE_FORWARD; phase <= last; phase++) {
+        moe_expert_shape shape = moe_step_expert_shape(builder->network, (moe_phase)phase);
+        seconds[phase] = moe_cost_experts_s(builder->costs, &shape, builder->rows, count);
+    }
+}
+
 static void price_experts(moe_step_builder *builder, const moe_routed_layer *routed,
                           moe_step_layer *built)
 {
     double *forward_s = moe_arena_array(builder->arena, double, (size_t)builder->devices);
     double *backward_s = moe_arena_array(builder->arena, double, (size_t)builder->devices);
     bool again = builder->options->recompute == MOE_RECOMPUTE_EXPERTS;
-    moe_expert_shape shapes[3];
-    for (int phase = MOE_FORWARD; phase <= MOE_WEIGHT_GRADIENT; phase++) {
-        shapes[phase] = moe_step_expert_shape(builder->network, (moe_phase)phase);
-    }
     for (int device = 0; device < builder->devices; device++) {
         int count = active_rows(builder, routed, device);
-        double seconds[3];
-        for (int phase = MOE_FORWARD; phase <= MOE_WEIGHT_GRADIENT; phase++) {
-            seconds[phase] =
-                moe_cost_experts_s(builder->costs, &shapes[phase], builder->rows, count);
-        }
+        double seconds[3] = {0};
+        price_phases(builder, count, seconds);
         forward_s[device] = seconds[MOE_FORWARD];
         backward_s[device] = seconds[MOE_INPUT_GRADIENT] + seconds[MOE_WEIGHT_GRADIENT] +
                              (again ? seconds[MOE_FORWARD] : 0);
@@ -263,6 +297,9 @@ static void price_sparse(moe_step_builder *builder, const moe_routed_layer *rout
     }
     built->calibrate = price_chunks(builder, MOE_BROADCAST,
                                     (moe_chunk_list){routed->calibrated, routed->calibrated_count});
+    if (moe_step_serves(builder->options)) {
+        return;
+    }
     if (builder->schedule->rematerialize) {
         built->rematerialize =
             routed->calibrated_count == 0

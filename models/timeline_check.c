@@ -81,10 +81,13 @@ static const char *check_durations(const checker *check, int id)
 {
     const moe_op *op = &check->program->ops[id];
     for (int d = 0; d < check->program->devices; d++) {
-        double taken_s = end_of(check, id, d) - start_of(check, id, d);
-        if (taken_s < op->duration_s[d] - check->tolerance_s) {
+        /* Copies and the host know no stragglers. */
+        const moe_speed *speed = op->kind == MOE_OP_COMPUTE ? check->program->speed : NULL;
+        double done_s = moe_speed_done(speed, d, start_of(check, id, d), end_of(check, id, d));
+        double work_s = moe_speed_work(speed, id, d, op->duration_s[d]);
+        if (done_s < work_s - check->tolerance_s) {
             return broken("operation %d (%s) on device %d takes %.17g s for %.17g s of work", id,
-                          op->name, d, taken_s, op->duration_s[d]);
+                          op->name, d, done_s, work_s);
         }
     }
     return NULL;
@@ -139,9 +142,20 @@ static double find_drained(const checker *check, int id)
     return meeting_s + traffic->alpha_s;
 }
 
-static double needed_s(const checker *check, const moe_traffic *traffic, int k)
+/* Times at nominal speed that a port has between two dates, and that operation `id` needs of its k-th. */
+static double given_s(const checker *check, int port, double from_s, double to_s)
 {
-    return traffic->work[k] / check->program->cluster->ports[traffic->ports[k]].rate_bytes_per_s;
+    const moe_program *program = check->program;
+    return moe_speed_done(program->speed, moe_speed_port(program->cluster, port), from_s, to_s);
+}
+
+static double needed_s(const checker *check, int id, int k)
+{
+    const moe_program *program = check->program;
+    const moe_traffic *traffic = program->ops[id].traffic;
+    const int port = traffic->ports[k];
+    return moe_speed_work(program->speed, id, moe_speed_port(program->cluster, port),
+                          traffic->work[k] / program->cluster->ports[port].rate_bytes_per_s);
 }
 
 /* However a port is shared, it gives one collective no more than its rate. */
@@ -153,11 +167,11 @@ static const char *check_ports(const checker *check, int id)
     }
     double begin_s = find_drained(check, id);
     for (int k = 0; k < traffic->port_count; k++) {
-        double had_s = check->drained_s[k] - begin_s;
-        if (had_s < needed_s(check, traffic, k) - check->tolerance_s) {
+        double had_s = given_s(check, traffic->ports[k], begin_s, check->drained_s[k]);
+        if (had_s < needed_s(check, id, k) - check->tolerance_s) {
             return broken("operation %d (%s) had port %d for %.17g s, but needs %.17g s", id,
                           check->program->ops[id].name, traffic->ports[k], had_s,
-                          needed_s(check, traffic, k));
+                          needed_s(check, id, k));
         }
     }
     return NULL;
@@ -267,9 +281,11 @@ static void log_use(const checker *check, port_use use, port_log *logs)
     for (int k = 0; k < traffic->port_count; k++) {
         port_log *log = &logs[traffic->ports[k]];
         double from_s = fmax(log->until_s, use.begin_s);
-        log->busy_s += fmax(0, check->drained_s[k] - from_s);
+        if (check->drained_s[k] > from_s) {
+            log->busy_s += given_s(check, traffic->ports[k], from_s, check->drained_s[k]);
+        }
         log->until_s = fmax(log->until_s, check->drained_s[k]);
-        log->needed_s += needed_s(check, traffic, k);
+        log->needed_s += needed_s(check, use.id, k);
     }
 }
 

@@ -29,19 +29,20 @@ void moe_route_keep(moe_route_parts *parts, moe_route_part part)
     parts->items[parts->count++] = part;
 }
 
-/* Parts by source and place, where a place is `per_place` neighbouring devices. */
+/* Parts by source and place: a rank, or a host. */
 typedef struct places {
     moe_arena *arena;
-    int count; /* places of a source */
-    int per_place;
-    size_t *first;            /* [sources * count + 1] in `parts` */
-    moe_distinct_part *parts; /* experts of a place ascending, each once ... */
-    int *used;                /* [sources * count] ... so many of those that were dealt there */
+    int count;                  /* places of a source */
+    const moe_cluster *by_host; /* NULL: by rank */
+    size_t *first;              /* [sources * count + 1] in `parts` */
+    moe_distinct_part *parts;   /* experts of a place ascending, each once ... */
+    int *used;                  /* [sources * count] ... so many of those that were dealt there */
 } places;
 
 static size_t place_of(const places *of, const moe_route_part *part)
 {
-    return (size_t)part->source * (size_t)of->count + (size_t)(part->device / of->per_place);
+    int place = of->by_host ? moe_cluster_host(of->by_host, part->device) : part->device;
+    return (size_t)part->source * (size_t)of->count + (size_t)place;
 }
 
 /* Policies mostly add experts in order already. */
@@ -81,10 +82,11 @@ static void deal(places *of, const moe_route_parts *parts, int sources)
 }
 
 static places deal_places(moe_arena *arena, const moe_problem *problem,
-                          const moe_route_parts *parts, int per_place)
+                          const moe_route_parts *parts, bool by_host)
 {
     int devices = problem->layout.devices;
-    places of = {.arena = arena, .count = devices / per_place, .per_place = per_place};
+    places of = {.arena = arena, .count = by_host ? problem->cluster->hosts : devices};
+    of.by_host = by_host ? problem->cluster : NULL;
     deal(&of, parts, devices);
     return of;
 }
@@ -109,18 +111,30 @@ static void count_source(const places *of, moe_distinct *distinct, int source, d
     }
 }
 
+/* Of what one source sends to the ranks on a host. */
+typedef struct host_bounds {
+    double most;
+    double sum;
+} host_bounds;
+
+static host_bounds bounds_of(const moe_cluster *cluster, const double *devices, int host)
+{
+    host_bounds bounds = {0};
+    for (int local = 0; local < cluster->devices_per_host; local++) {
+        double tokens = devices[moe_cluster_rank_at(cluster, host, local)];
+        bounds.sum += tokens;
+        bounds.most = fmax(bounds.most, tokens);
+    }
+    return bounds;
+}
+
 /* A host gets no fewer tokens than any of its devices and no more than all of them. The estimates
  * know that but for the tolerance of the fit and for places of a single expert, which are exact. */
-static void suit_hosts(const double *devices, int device_count, int per_host, double *hosts)
+static void suit_hosts(const moe_cluster *cluster, const double *devices, double *hosts)
 {
-    for (int h = 0; h < device_count / per_host; h++) {
-        double sum = 0;
-        double most = 0;
-        for (int d = h * per_host; d < (h + 1) * per_host; d++) {
-            sum += devices[d];
-            most = fmax(most, devices[d]);
-        }
-        hosts[h] = fmin(fmax(hosts[h], most), sum);
+    for (int h = 0; h < cluster->hosts; h++) {
+        host_bounds bounds = bounds_of(cluster, devices, h);
+        hosts[h] = fmin(fmax(hosts[h], bounds.most), bounds.sum);
     }
 }
 
@@ -128,15 +142,14 @@ moe_once_tokens moe_once_count(moe_arena *arena, const moe_problem *problem, moe
                                const moe_gate *gate, const uint32_t *tokens, const moe_route *route,
                                moe_once once_per)
 {
-    int per_host = problem->cluster->devices_per_host;
     size_t sources = (size_t)problem->layout.devices;
     bool by_host = once_per == MOE_ONCE_PER_HOST;
-    places devices = deal_places(arena, problem, route->parts, 1);
+    places devices = deal_places(arena, problem, route->parts, false);
     places hosts = {0};
     double *to_devices = moe_arena_array(arena, double, sources *sources);
     double *to_hosts = NULL;
     if (by_host) {
-        hosts = deal_places(arena, problem, route->parts, per_host);
+        hosts = deal_places(arena, problem, route->parts, true);
         to_hosts = moe_arena_array(arena, double, sources *(size_t)hosts.count);
     }
     for (int s = 0; s < problem->layout.devices; s++) {
@@ -145,7 +158,7 @@ moe_once_tokens moe_once_count(moe_arena *arena, const moe_problem *problem, moe
         if (!by_host)
             continue;
         count_source(&hosts, distinct, s, to_hosts);
-        suit_hosts(to_devices + (size_t)s * sources, problem->layout.devices, per_host,
+        suit_hosts(problem->cluster, to_devices + (size_t)s * sources,
                    to_hosts + (size_t)s * (size_t)hosts.count);
     }
     return (moe_once_tokens){to_devices, to_hosts};
@@ -159,29 +172,29 @@ static bool is_between(double value, double low, double high)
     return value >= low - slack && value <= high + slack;
 }
 
-static bool host_is_sound(const double *devices, int per_host, double host)
+static bool hosts_are_sound(const moe_cluster *cluster, const double *devices, const double *hosts)
 {
-    double sum = 0;
-    double most = 0;
-    for (int d = 0; d < per_host; d++) {
-        sum += devices[d];
-        most = fmax(most, devices[d]);
+    for (int h = 0; h < cluster->hosts; h++) {
+        host_bounds bounds = bounds_of(cluster, devices, h);
+        if (!is_between(hosts[h], bounds.most, bounds.sum))
+            return false;
     }
-    return is_between(host, most, sum);
+    return true;
 }
 
 const char *moe_once_check(const moe_problem *problem, const double *pairs, const double *devices,
                            const double *hosts)
 {
-    int per_host = problem->cluster->devices_per_host;
-    size_t count = (size_t)problem->layout.devices * (size_t)problem->layout.devices;
+    size_t sources = (size_t)problem->layout.devices;
+    size_t count = sources * sources;
     double experts = (double)problem->network->experts;
     for (size_t p = 0; p < count; p++) {
         if (!is_between(devices[p], pairs[p] / experts, pairs[p]))
             return "law 1: tokens sent once are more than their assignments, or too few for them";
     }
-    for (size_t h = 0; hosts != NULL && h < count / (size_t)per_host; h++) {
-        if (!host_is_sound(devices + h * (size_t)per_host, per_host, hosts[h]))
+    for (size_t s = 0; hosts != NULL && s < sources; s++) {
+        if (!hosts_are_sound(problem->cluster, devices + s * sources,
+                             hosts + s * (size_t)problem->cluster->hosts))
             return "law 3: tokens into a host do not suit those forwarded there";
     }
     return NULL;

@@ -110,6 +110,10 @@ void moe_dispatch_to_owner(const moe_problem *problem, const moe_gate *gate,
 void moe_dispatch_by_topology(const moe_problem *problem, const moe_gate *gate, const uint64_t *copies,
                               moe_route *route);
 
+/* Every source's assignments of an expert, split evenly over all copies of its group. */
+void moe_dispatch_evenly(const moe_problem *problem, const moe_gate *gate, const uint64_t *copies,
+                         moe_route *route);
+
 /* Chunks of one layer from copies beyond the owners, one per (group, expert): in `arena`; the count is
  * returned. `copies` [experts][words]; `except` (same shape, may be NULL): copies already there. */
 int moe_layer_chunks(moe_arena *arena, const moe_layout *layout, const moe_placement *placement, int layer,

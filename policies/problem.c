@@ -89,7 +89,9 @@ static moe_costs uncounted(const moe_problem *problem, moe_curve_usage *usage)
 static double exchange_s(const moe_problem *problem, moe_arena *arena, const moe_costs *costs,
                          const double *bytes, bool transposed)
 {
-    const moe_traffic *traffic = moe_traffic_all_to_all(arena, costs, bytes, transposed);
+    const moe_traffic *traffic = problem->options.low_latency
+                                     ? moe_traffic_low_latency(arena, costs, bytes, transposed)
+                                     : moe_traffic_all_to_all(arena, costs, bytes, transposed);
     return traffic == NULL ? 0 : moe_traffic_alone_s(traffic, problem->cluster);
 }
 
@@ -104,6 +106,8 @@ static double exchanges_s(const moe_problem *problem, moe_arena *arena, const mo
     double there_s = exchange_s(problem, arena, costs, bytes, false);
     double back_s = exchange_s(problem, arena, costs, bytes, true);
     int rounds = problem->options.recompute == MOE_RECOMPUTE_FULL ? 3 : 2;
+    if (moe_step_serves(&problem->options))
+        rounds = 1;
     return rounds * (there_s + back_s);
 }
 
@@ -124,6 +128,8 @@ static double slowest_s(const moe_problem *problem, const moe_costs *costs, cons
 static double experts_s(const moe_problem *problem, const moe_costs *costs, const double *rows)
 {
     double forward_s = slowest_s(problem, costs, rows, MOE_FORWARD);
+    if (moe_step_serves(&problem->options))
+        return forward_s;
     int times = problem->options.recompute == MOE_RECOMPUTE_NONE ? 1 : 2;
     return times * forward_s + slowest_s(problem, costs, rows, MOE_INPUT_GRADIENT) +
            slowest_s(problem, costs, rows, MOE_WEIGHT_GRADIENT);
@@ -154,6 +160,9 @@ double moe_problem_attention_s(const moe_problem *problem)
     moe_curve_usage usage = {0};
     moe_costs costs = uncounted(problem, &usage);
     double tokens = problem->options.tokens;
+    if (moe_step_serves(&problem->options))
+        return moe_step_serving_attention_s(&costs, problem->network, &problem->options,
+                                            problem->network->layers - 1);
     return moe_cost_dense_s(&costs, moe_network_dense_flop(problem->network, tokens),
                             moe_network_dense_memory_bytes(problem->network, tokens), tokens);
 }

@@ -32,13 +32,14 @@ const double *moe_history_loads(const moe_history *history, int back, int layer,
 bool moe_history_mean(const moe_history *history, int window, int layer, int group, double *mean);
 
 /* Predicted seconds of one MoE layer, forward and backward, everything exposed: 2 all-to-alls each way,
- * experts forward, input gradient and weight gradient of the slowest device (T = 4 T_A2A + 3 T_comp). */
+ * experts forward, input gradient and weight gradient of the slowest device (T = 4 T_A2A + 3 T_comp); of a
+ * step that serves, forward alone (T = 2 T_A2A + T_comp). */
 double moe_problem_layer_s(const moe_problem *problem, moe_arena *arena,
                            const moe_routed_layer *routed);
 /* Seconds the spAG of `chunks` takes alone. */
 double moe_problem_chunks_s(const moe_problem *problem, moe_arena *arena, const moe_schedule *schedule,
                             const moe_chunk *chunks, int count);
-/* Forward seconds of attention and gate of one layer: what can hide a materialization. */
+/* Forward seconds of attention and gate of one layer (serving: the last): what can hide a materialization. */
 double moe_problem_attention_s(const moe_problem *problem);
 
 #endif

@@ -167,6 +167,8 @@ static char *describe_profile(void *owner, const moe_profile *profile)
     const char *separator = " ";
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
         int origin = profile->collectives[kind].origin;
+        if (!moe_profile_has(profile, (moe_collective_kind)kind))
+            continue;
         if (!said[origin])
             text =
                 talloc_asprintf_append(moe_need(text), "%s%s", separator, moe_origin_names[origin]);

@@ -8,6 +8,7 @@
 #include "configs/base/status.h"
 #include "models/cluster.h"
 #include "models/network.h"
+#include "models/plan.h"
 #include "models/profile.h"
 #include "sim/scenario.h"
 #include "traces/importer.h"
@@ -91,6 +92,18 @@ static const moe_importer *find_importer(const char *path)
     return ends_with(path, ".npy") ? &moe_importer_npy : NULL;
 }
 
+/* Plans. */
+
+static void check_plan(checked_file *file)
+{
+    const moe_plan *plan = moe_plan_read(file->scratch, file->path, (moe_where){0}, file->diag);
+    if (plan)
+        file->sound = moe_need(talloc_asprintf(
+            file->scratch, "plan: %lld layers x %lld experts on %lld devices in groups of %lld",
+            (long long)plan->model.layers, (long long)plan->model.experts,
+            (long long)plan->layout.devices, (long long)plan->layout.ep));
+}
+
 /* YAML. */
 
 static moe_status check_relations(checked_file *file, const moe_table *table,
@@ -152,6 +165,8 @@ static int check_file(const char *path)
         check_trace(&file);
     else if (importer)
         check_recording(&file, importer);
+    else if (ends_with(path, ".json"))
+        check_plan(&file);
     else
         check_yaml(&file);
     int errors = moe_diag_error_count(file.diag);
@@ -184,7 +199,8 @@ static const struct argp parser = {
     .args_doc = "FILE...",
     .doc =
         "Says of every file whether it is sound: a scenario with everything it names, a cluster, a "
-        "model, a profile, or a routing trace (.safetensors, .safetensors.index.json, .npy). "
+        "model, a profile, a routing trace (.safetensors, .safetensors.index.json, .npy), or a "
+        "plan (.json). "
         "Errors go to standard error; the exit code is 1 if any file is not sound.",
 };
 

@@ -4,6 +4,7 @@
 #define MOE_REPORTS_COMMANDS_H
 
 int moe_simulate_command(int argc, char **argv); /* simulate_command.c */
+int moe_plan_command(int argc, char **argv);     /* plan_command.c */
 int moe_timeline_command(int argc, char **argv); /* timeline_command.c */
 int moe_list_command(int argc, char **argv);     /* list_command.c */
 int moe_explain_command(int argc, char **argv);  /* explain_command.c */

@@ -32,22 +32,52 @@ static json_t *profile_json(const moe_binding *binding, const moe_run *run)
                      curves);
 }
 
+/* Files and their digests: what the scenario is made of, and plans that it runs as given. */
+static json_t *inputs_json(const moe_binding *binding)
+{
+    json_t *inputs = moe_config_digests(binding->config);
+    for (size_t p = 0; p < binding->scenario->policies.count; p++)
+        if (binding->plans[p] != NULL)
+            json_object_set_new(inputs, binding->plans[p]->path,
+                                json_string(binding->plans[p]->digest));
+    return inputs;
+}
+
+static json_t *parallel_json(const moe_binding *binding)
+{
+    return json_pack("{s:i, s:i, s:s}", "ep", binding->layout.ep, "expert_dp",
+                     binding->layout.groups, "order", moe_binding_order(binding));
+}
+
 static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:I, s:o, s:o}", "program",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program",
                      "moeplan " MOEPLAN_VERSION, "engine", binding->engine->name, "network_model",
                      binding->engine->network_model, "port_sharing",
                      moe_sharing_names[binding->scenario->port_sharing], "step", "train",
-                     "interference", (int)binding->scenario->interference, "seed",
+                     "parallel", parallel_json(binding), "interference", (int)binding->scenario->interference, "seed",
                      (json_int_t)binding->scenario->seed, "inputs",
-                     moe_config_digests(binding->config), "profile", profile_json(binding, run));
+                     inputs_json(binding), "profile", profile_json(binding, run));
 }
 
-static json_t *policy_json(const moe_run *run, int p)
+/* Only where a scenario asks for it. */
+static json_t *dispatch_json(const moe_binding *binding, const moe_result *result)
 {
+    const int once_per = binding->scenario->dispatch.once_per;
+    if (once_per == MOE_ONCE_PER_ASSIGNMENT)
+        return NULL;
+    return json_pack("{s:s, s:b, s:f}", "once_per", moe_once_names[once_per], "estimated", 1,
+                     "saved_factor", moe_result_saved_factor(result));
+}
+
+static json_t *policy_json(const moe_binding *binding, const moe_run *run, int p)
+{
+    json_t *dispatch = dispatch_json(binding, &run->policies[p].result);
     json_t *json = moe_result_json(&run->policies[p].result, &run->policies[0].result);
     if (run->policies[p].description != NULL)
         json_object_set_new(json, "description", json_string(run->policies[p].description));
+    if (dispatch != NULL)
+        json_object_set_new(json, "dispatch", dispatch);
     return json;
 }
 
@@ -55,7 +85,7 @@ json_t *moe_report_json(const moe_binding *binding, const moe_run *run)
 {
     json_t *policies = json_array();
     for (int p = 0; p < run->policy_count; p++)
-        json_array_append_new(policies, policy_json(run, p));
+        json_array_append_new(policies, policy_json(binding, run, p));
     return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "engine", binding->engine->name, "seed",
                      (json_int_t)binding->scenario->seed, "cluster", cluster_json(binding), "trace",
                      trace_json(binding, run), "policies", policies, "provenance",

@@ -10,6 +10,7 @@ enum { LABEL_WIDTH = 34, COLUMN_WIDTH = 13 };
 typedef struct report_table {
     const moe_run *run;
     FILE *stream;
+    const moe_step_options *options;
 } report_table;
 
 /* One cell of a row: writes the text of policy `p`. */
@@ -72,6 +73,15 @@ static void write_tokens(const report_table *table, int p, const void *argument,
 {
     (void)argument;
     snprintf(text, 48, "%.0f", moe_result_tokens_per_s(result_of(table, p)));
+}
+
+/* A sequence gets one token in every pass. */
+static void write_token_time(const report_table *table, int p, const void *argument,
+                             char text[static 48])
+{
+    (void)argument;
+    double seconds = moe_result_step_time(result_of(table, p)).mean;
+    moe_units_format_short(seconds / table->options->micro_batches, MOE_SECONDS, text);
 }
 
 static void write_part(const report_table *table, int p, const void *argument, char text[static 48])
@@ -137,6 +147,36 @@ static void write_fits(const report_table *table, int p, const void *argument, c
 /* --- the sections -------------------------------------------------------------------------------
  */
 
+static const char *const step_words[] = {"training", "prefill", "decode"};
+
+/* A line of its own: what a step that serves depends on beside its tokens. */
+static void print_serving(const moe_step_options *options, FILE *stream)
+{
+    if (!moe_step_serves(options))
+        return;
+    fprintf(stream, "%.0f sequences a device, %.0f tokens of each %s; %s exchange, %s\n",
+            options->sequences, options->context,
+            options->kind == MOE_STEP_DECODE ? "attended to" : "cached before",
+            options->low_latency ? "low-latency" : "normal",
+            options->graphs ? "graphs" : "kernels launched one by one");
+}
+
+/* Nothing for the usual order. */
+static const char *order_words(const moe_binding *binding)
+{
+    if (binding->scenario->parallel.ranks.count > 0)
+        return " (ranks as listed)";
+    switch ((moe_rank_order)binding->scenario->parallel.order) {
+    case MOE_RANKS_EP_FIRST:
+        break;
+    case MOE_RANKS_EP_LAST:
+        return " (ep_last: striding over hosts)";
+    case MOE_RANKS_HOSTS_ROUND_ROBIN:
+        return " (hosts_round_robin: dealt to hosts)";
+    }
+    return "";
+}
+
 static void print_title(const moe_binding *binding, const moe_run *run, FILE *stream)
 {
     const moe_scenario *scenario = binding->scenario;
@@ -148,8 +188,11 @@ static void print_title(const moe_binding *binding, const moe_run *run, FILE *st
             scenario->model.name, target->layers, target->experts, target->top_k,
             scenario->cluster.name, binding->cluster->hosts, binding->cluster->devices_per_host,
             scenario->cluster.device.name);
-    fprintf(stream, "%lld training steps of %.0f tokens, EP groups of %d, engine %s\n\n",
-            (long long)run->iterations, tokens, binding->layout.ep, binding->engine->name);
+    fprintf(stream, "%lld %s steps of %.0f tokens, EP groups of %d%s, engine %s\n",
+            (long long)run->iterations, step_words[scenario->step], tokens, binding->layout.ep,
+            order_words(binding), binding->engine->name);
+    print_serving(&binding->options, stream);
+    fputc('\n', stream);
 }
 
 static void print_step_times(const report_table *table)
@@ -168,6 +211,8 @@ static void print_step_times(const report_table *table)
     snprintf(label, sizeof label, "speed-up over %.18s", result_of(table, 0)->name);
     print_row(table, label, write_speedup, NULL);
     print_row(table, "tokens per second", write_tokens, NULL);
+    if (table->options->kind == MOE_STEP_DECODE)
+        print_row(table, "time per output token", write_token_time, NULL);
 }
 
 static bool part_is_used(const report_table *table, int part)
@@ -207,23 +252,28 @@ static void print_imbalance(const report_table *table)
 
 static void print_memory(const report_table *table)
 {
+    enum { ANY, TRAINS, SERVES };
     static const struct {
         const char *label;
         size_t offset;
-    } rows[] = {{"  parameters", offsetof(moe_memory, parameters)},
-                {"  gradients", offsetof(moe_memory, gradients)},
-                {"  optimizer", offsetof(moe_memory, optimizer)},
-                {"  materialized", offsetof(moe_memory, materialized)},
-                {"  activations", offsetof(moe_memory, activations)},
-                {"  buffers", offsetof(moe_memory, buffers)},
-                {"  reserved", offsetof(moe_memory, reserved)},
-                {"  peak", offsetof(moe_memory, peak)}};
+        int only;
+    } rows[] = {{"  parameters", offsetof(moe_memory, parameters), ANY},
+                {"  gradients", offsetof(moe_memory, gradients), TRAINS},
+                {"  optimizer", offsetof(moe_memory, optimizer), TRAINS},
+                {"  materialized", offsetof(moe_memory, materialized), ANY},
+                {"  cached keys and values", offsetof(moe_memory, kv_cache), SERVES},
+                {"  activations", offsetof(moe_memory, activations), ANY},
+                {"  buffers", offsetof(moe_memory, buffers), ANY},
+                {"  reserved", offsetof(moe_memory, reserved), ANY},
+                {"  peak", offsetof(moe_memory, peak), ANY}};
+    const int other = moe_step_serves(table->options) ? TRAINS : SERVES;
     char capacity[48], heading[128];
     format_memory(peak_memory(table, 0)->capacity, capacity);
     snprintf(heading, sizeof heading, "memory of the fullest device at its peak, of %s", capacity);
     print_heading(table, heading);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        print_row(table, rows[i].label, write_memory, &rows[i].offset);
+        if (rows[i].only != other)
+            print_row(table, rows[i].label, write_memory, &rows[i].offset);
     print_row(table, "  fits", write_fits, NULL);
 }
 
@@ -324,6 +374,26 @@ static void print_rules(const moe_binding *binding, FILE *stream)
         fputs("  trace: SYNTHETIC, not recorded from a trained model\n", stream);
 }
 
+/* ESTIMATED: counts do not say which experts a token chose together. */
+static void print_dispatch(const moe_binding *binding, const moe_run *run, FILE *stream)
+{
+    const int once_per = binding->scenario->dispatch.once_per;
+    if (once_per == MOE_ONCE_PER_ASSIGNMENT)
+        return;
+    wrapped line = {.stream = stream, .indent = 4};
+    fprintf(stream,
+            "  dispatch: a token is sent once per %s; how many tokens that are is ESTIMATED from the "
+            "trace's counts\n    (models/distinct.h); assignments crossing for each token sent:\n    ",
+            moe_once_names[once_per]);
+    for (int p = 0; p < run->policy_count; p++) {
+        const moe_result *result = &run->policies[p].result;
+        char item[96];
+        snprintf(item, sizeof item, "%.60s %.2f", result->name, moe_result_saved_factor(result));
+        wrap_item(&line, item);
+    }
+    fputc('\n', stream);
+}
+
 static void print_basis(const moe_binding *binding, const moe_run *run, FILE *stream)
 {
     fputs("\nwhat this rests on\n", stream);
@@ -333,6 +403,7 @@ static void print_basis(const moe_binding *binding, const moe_run *run, FILE *st
             fprintf(stream, "  %s: %s\n", run->policies[p].result.name,
                     run->policies[p].description);
     print_rules(binding, stream);
+    print_dispatch(binding, run, stream);
     fprintf(stream, "  network: %s; ports shared %s; %s\n", binding->engine->network_model,
             moe_sharing_names[binding->scenario->port_sharing],
             binding->scenario->interference ? "with interference of computation and communication"
@@ -372,7 +443,7 @@ static void print_answer(const moe_run *run, FILE *stream)
 
 void moe_report_text(const moe_binding *binding, const moe_run *run, FILE *stream)
 {
-    report_table table = {run, stream};
+    report_table table = {run, stream, &binding->options};
     print_title(binding, run, stream);
     print_step_times(&table);
     print_parts(&table);

@@ -2,6 +2,7 @@
 #include "reports/timeline_events.h"
 
 #include "configs/base/memory.h"
+#include "models/cluster_mesh.h"
 #include <math.h>
 #include <stdlib.h>
 #include <talloc.h>
@@ -79,22 +80,49 @@ static void add_load(const moe_timeline_step *step, load_changes *changes, load_
     add_change(changes, change);
 }
 
+static void add_nic(const moe_timeline_step *step, load_changes *changes, load_change change,
+                    int nic, interval under_way)
+{
+    const moe_cluster *cluster = step->program->cluster;
+    change.track = nic;
+    add_load(step, changes, change, under_way);
+    if (cluster->nics_per_host < 2)
+        return;
+    change.track = cluster->nics + cluster->hosts + nic / cluster->nics_per_host;
+    add_load(step, changes, change, under_way);
+}
+
+static void add_link(const moe_timeline_step *step, load_changes *changes, load_change change,
+                     int host, interval under_way)
+{
+    change.track = step->program->cluster->nics + host;
+    add_load(step, changes, change, under_way);
+}
+
 static void add_port(const moe_timeline_step *step, load_changes *changes, const moe_port *port,
                      double rate, interval under_way)
 {
-    const moe_cluster *cluster = step->program->cluster;
-    bool inward = port->kind == MOE_PORT_NIC_IN || port->kind == MOE_PORT_INTRA_IN;
-    load_change change = {.inward = inward, .rate = rate};
-    if (port->kind == MOE_PORT_NIC_OUT || port->kind == MOE_PORT_NIC_IN) {
-        change.track = port->unit;
-        add_load(step, changes, change, under_way);
-        change.track =
-            cluster->nics + cluster->hosts + port->unit / (cluster->nics / cluster->hosts);
-        if (cluster->nics > cluster->hosts)
-            add_load(step, changes, change, under_way);
-    } else if (port->kind == MOE_PORT_INTRA_OUT || port->kind == MOE_PORT_INTRA_IN) {
-        change.track = cluster->nics + moe_cluster_host(cluster, port->unit);
-        add_load(step, changes, change, under_way);
+    const int devices_per_host = step->program->cluster->devices_per_host;
+    const load_change out = {.rate = rate}, in = {.inward = true, .rate = rate};
+    switch (port->kind) {
+    case MOE_PORT_NIC_OUT:
+        add_nic(step, changes, out, port->unit, under_way);
+        break;
+    case MOE_PORT_NIC_IN:
+        add_nic(step, changes, in, port->unit, under_way);
+        break;
+    case MOE_PORT_INTRA_OUT:
+        add_link(step, changes, out, port->unit / devices_per_host, under_way);
+        break;
+    case MOE_PORT_INTRA_IN:
+        add_link(step, changes, in, port->unit / devices_per_host, under_way);
+        break;
+    case MOE_PORT_LINK: /* of a mesh: out of one device and into another */
+        add_link(step, changes, out, port->unit / MOE_MESH_PORTS, under_way);
+        add_link(step, changes, in, port->unit / MOE_MESH_PORTS, under_way);
+        break;
+    default:
+        break; /* what several hosts or devices share is no host's own */
     }
 }
 

@@ -9,7 +9,7 @@
  * many: a reader needs to keep none.
  *
  * Policy p (from 0, in otherData's order) has devices + 1 processes: pid p (devices + 1) + 1 is the policy as a
- * whole, the next ones its devices; there, thread 1 + s is stream s. All policies begin at time 0, and a
+ * whole, the next ones its devices (ranks); there, thread 1 + s is stream s. All policies begin at time 0, and a
  * step follows the one before it. Times are microseconds in whole nanoseconds, the resolution of Perfetto:
  * beginnings and ends are rounded, not durations, so that neighbours never overlap. What is shorter
  * than that is left out, as is a collective on a device that takes no part in it.

@@ -58,7 +58,7 @@ static bool fail(reader *r, const char *wrong)
 static bool expect(reader *r, char character)
 {
     if (peek_past_space(r) != character) {
-        snprintf(r->text, sizeof r->text, "no timeline in JSON: expected '%c'", character);
+        snprintf(r->text, sizeof r->text, "JSON: expected '%c'", character);
         return fail(r, r->text);
     }
     take(r);
@@ -109,7 +109,7 @@ static json_t *take_value(reader *r, size_t most)
     if (r->too_long)
         snprintf(r->text, sizeof r->text, "a value of more than %zu bytes", most);
     else
-        snprintf(r->text, sizeof r->text, "no timeline in JSON: %s", error.text);
+        snprintf(r->text, sizeof r->text, "JSON: %s", error.text);
     fail(r, r->text);
     return NULL;
 }

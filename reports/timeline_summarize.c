@@ -133,17 +133,17 @@ static const char *take_critical(summary *s, int64_t policy, int64_t device, con
     const json_t *layer = json_object_get(arguments, "layer");
     const json_t *us = json_object_get(arguments, "critical_us");
     const char *name = json_string_value(json_object_get(event, "name"));
-    int64_t stream = json_integer_value(json_object_get(event, "tid")) - 1;
+    int64_t thread = json_integer_value(json_object_get(event, "tid")); /* 0: none or no number */
     int64_t layer_number = layer != NULL ? json_integer_value(layer) : -1;
     entry added = {.policy = (int)policy,
                    .part = find_part(json_string_value(json_object_get(arguments, "part"))),
                    .layer = (int)layer_number,
                    .device = (int)device,
-                   .stream = (int)stream,
+                   .stream = (int)thread - 1,
                    .us = json_number_value(us)};
     if (name == NULL || !moe_utf8_is_printable(name, NAME_BYTES - 1))
         return "an event whose name is no short text";
-    if (stream < 0 || stream >= s->stream_count)
+    if (thread < 1 || thread > s->stream_count)
         return "an event whose tid is none of the streams";
     if (layer != NULL && (!json_is_integer(layer) || layer_number < 0 || layer_number > 1 << 20))
         return "an event whose args.layer is no layer";
@@ -162,9 +162,10 @@ static const char *take_event(void *context, const json_t *event)
     const json_t *pid = json_object_get(event, "pid");
     if (phase == NULL || !json_is_integer(pid))
         return "an event without ph or pid";
-    int64_t process = json_integer_value(pid) - 1;
-    if (process < 0 || process >= s->policy_count * (s->devices + 1))
+    int64_t process = json_integer_value(pid);
+    if (process < 1 || process > s->policy_count * (s->devices + 1))
         return "an event whose pid is none of the policies' devices";
+    process--;
     if (strcmp(phase, "X") != 0)
         return NULL;
     int64_t policy = process / (s->devices + 1), device = process % (s->devices + 1) - 1;

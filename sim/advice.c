@@ -32,7 +32,7 @@ static char *append_alternatives(char *text, const moe_memory *memory, const moe
     if (memory->materialized >= memory->peak - memory->capacity)
         text = talloc_strdup_append(text,
                                     ", or with fewer materialized experts (slots, rematerialize)");
-    if (binding->options.recompute == MOE_RECOMPUTE_NONE)
+    if (!moe_step_serves(&binding->options) && binding->options.recompute == MOE_RECOMPUTE_NONE)
         text = talloc_strdup_append(text, ", or perhaps with batch.recompute: experts");
     return talloc_asprintf_append(text, ", or on a device with %.2f GiB", memory->peak / GIB);
 }

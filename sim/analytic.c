@@ -2,7 +2,8 @@
  * where it is applied. Two collectives never notice each other.
  *
  *   R1      start = max(end of the stream's last instance, ends of what the instance waits for)
- *   R2      a computation ends where the integral of its pace from its start on is its duration
+ *   R2      a computation ends where the integral of its pace, times the device's speed, from its start
+ *           on is its duration
  *   R3, R4  S = max over participants of their readiness; port k is drained at
  *           S + alpha + work[k] / rate[k]; a device's T = max over the ports it touches; it leaves
  *           at S + slowdown * (T - S)
@@ -121,29 +122,48 @@ static double pace_at(const run *r, int device, int *cursors, double now, double
 static double computed_by(const run *r, int stream, int device, double now, double work)
 {
     int *cursors = r->state->cursor + (size_t)(device * MOE_STREAMS + stream) * MOE_STREAMS;
+    const moe_speed *speed = r->program->speed;
     for (;;) {
         double until;
         const double pace = pace_at(r, device, cursors, now, &until);
-        const double end = now + work / pace;
+        const double end = moe_speed_finish(speed, device, now, work / pace);
         if (end <= until)
             return end;
-        work = fmax(0, work - pace * (until - now));
+        work = fmax(0, work - pace * moe_speed_done(speed, device, now, until));
         now = until;
     }
 }
 
 /* R2: paced only where a collective may run beside it. */
-static void time_work(const run *r, const moe_op *op, double *start_s, double *end_s)
+static void time_work(const run *r, int id, double *start_s, double *end_s)
 {
     const moe_analytic *state = r->state;
+    const moe_op *op = &r->program->ops[id];
+    const moe_speed *speed = op->kind == MOE_OP_COMPUTE ? r->program->speed : NULL;
     bool paced = false;
     for (int stream = 0; stream < MOE_STREAMS; stream++)
         paced = paced || (op->kind == MOE_OP_COMPUTE && state->sharer_count[stream] > 0);
     for (int device = 0; device < state->devices; device++) {
-        start_s[device] = state->ready_s[device];
-        end_s[device] = paced ? computed_by(r, op->stream, device, state->ready_s[device],
-                                            op->duration_s[device])
-                              : state->ready_s[device] + op->duration_s[device];
+        const double work_s = moe_speed_work(speed, id, device, op->duration_s[device]);
+        const double ready_s = state->ready_s[device];
+        start_s[device] = ready_s;
+        end_s[device] = paced ? computed_by(r, op->stream, device, ready_s, work_s)
+                              : moe_speed_finish(speed, device, ready_s, work_s);
+    }
+}
+
+/* R3 */
+static void drain_ports(const run *r, int id, double flowing)
+{
+    const moe_cluster *cluster = r->state->cluster;
+    const moe_traffic *traffic = r->program->ops[id].traffic;
+    const moe_speed *speed = r->program->speed;
+    for (int k = 0; k < traffic->port_count; k++) {
+        const int port = traffic->ports[k];
+        const int unit = moe_speed_port(cluster, port);
+        const double alone_s = traffic->work[k] / cluster->ports[port].rate_bytes_per_s;
+        r->state->drain_s[k] =
+            moe_speed_finish(speed, unit, flowing, moe_speed_work(speed, id, unit, alone_s));
     }
 }
 
@@ -157,15 +177,14 @@ static double collective_start(const moe_analytic *state, const moe_traffic *tra
     return start;
 }
 
-static void time_collective(const run *r, const moe_op *op, double *start_s, double *end_s)
+static void time_collective(const run *r, int id, double *start_s, double *end_s)
 {
     const moe_analytic *state = r->state;
+    const moe_op *op = &r->program->ops[id];
     const moe_traffic *traffic = op->traffic;
     const double start = collective_start(state, traffic);
     const double flowing = start + traffic->alpha_s;
-    for (int k = 0; k < traffic->port_count; k++) /* R3 */
-        state->drain_s[k] =
-            flowing + traffic->work[k] / state->cluster->ports[traffic->ports[k]].rate_bytes_per_s;
+    drain_ports(r, id, flowing);
     moe_engine_last_ports(traffic, state->drain_s, state->last);
     for (int device = 0; device < state->devices; device++) {
         if (!traffic->takes_part[device]) { /* R3: passes */
@@ -193,9 +212,9 @@ static void time_op(const run *r, int id)
     double *end_s = r->timeline->end_s + moe_timeline_at(r->timeline, id, 0);
     find_readiness(r, op);
     if (op->kind != MOE_OP_COLLECTIVE)
-        time_work(r, op, start_s, end_s);
+        time_work(r, id, start_s, end_s);
     else if (op->traffic)
-        time_collective(r, op, start_s, end_s);
+        time_collective(r, id, start_s, end_s);
     else
         pass_everywhere(r, start_s, end_s);
     if (op->kind == MOE_OP_COLLECTIVE && op->traffic && op->sm_share > 0)

@@ -117,10 +117,21 @@ static double pace(const takers *t)
     return 1 - fmin(t->taken, 0.9);
 }
 
+/* R2: when the work left on the slot is done, at the pace of now and the device's speed. */
+static double work_end(const moe_execution *execution, const moe_op *op, int device,
+                       const slot *s)
+{
+    if (op->kind != MOE_OP_COMPUTE)
+        return execution->now_s + s->left_s;
+    return moe_speed_finish(execution->program->speed, device, execution->now_s,
+                            s->left_s / pace(&execution->takers[device]));
+}
+
 static void start_work(moe_execution *execution, int id, int device)
 {
     const moe_op *op = &execution->program->ops[id];
-    const double work_s = op->duration_s[device];
+    const moe_speed *speed = op->kind == MOE_OP_COMPUTE ? execution->program->speed : NULL;
+    const double work_s = moe_speed_work(speed, id, device, op->duration_s[device]);
     execution->timeline->start_s[at(execution, id, device)] = execution->now_s;
     if (work_s <= 0) {
         finish(execution, id, device);
@@ -129,9 +140,7 @@ static void start_work(moe_execution *execution, int id, int device)
     slot *s = slot_of(execution, device, op->stream);
     s->left_s = work_s;
     s->since_s = execution->now_s;
-    const bool paced = op->kind == MOE_OP_COMPUTE;
-    end_at(execution, id, device,
-           execution->now_s + (paced ? work_s / pace(&execution->takers[device]) : work_s));
+    end_at(execution, id, device, work_end(execution, op, device, s));
 }
 
 /* R2: a collective with sm_share comes to a device (+1) or leaves it (-1). */
@@ -145,9 +154,12 @@ static void change_pace(moe_execution *execution, int device, double sm_share, i
         slot *s = slot_of(execution, device, stream);
         if (s->op < 0 || execution->program->ops[s->op].kind != MOE_OP_COMPUTE)
             continue;
-        s->left_s = fmax(0, s->left_s - old_pace * (execution->now_s - s->since_s));
+        const double passed_s = moe_speed_done(execution->program->speed, device, s->since_s,
+                                               execution->now_s);
+        s->left_s = fmax(0, s->left_s - old_pace * passed_s);
         s->since_s = execution->now_s;
-        end_at(execution, s->op, device, execution->now_s + s->left_s / pace(t));
+        end_at(execution, s->op, device,
+               work_end(execution, &execution->program->ops[s->op], device, s));
     }
 }
 
@@ -233,6 +245,18 @@ void moe_execution_load(moe_execution *execution, int place, double amount, doub
     execution->interface->load(execution->simgrid, place, amount, weight, token);
 }
 
+/* Gives SimGrid's port the speed of now, and announces its next change. */
+static void set_port_speed(moe_execution *execution, int port)
+{
+    double until_s;
+    const int unit = moe_speed_port(execution->cluster, port);
+    const double speed =
+        moe_speed_at(execution->program->speed, unit, execution->now_s, &until_s);
+    execution->interface->set_speed(execution->simgrid, port, speed);
+    if (until_s < INFINITY)
+        moe_execution_push(execution, until_s, MOE_EVENT_SPEED, -1, port);
+}
+
 static void handle(moe_execution *execution, const moe_event *e)
 {
     execution->now_s = fmax(execution->now_s, e->time_s);
@@ -240,6 +264,8 @@ static void handle(moe_execution *execution, const moe_event *e)
         instance_end(execution, e);
     else if (e->kind == MOE_EVENT_FLOW)
         execution->hooks->flow(execution, e->op);
+    else if (e->kind == MOE_EVENT_SPEED)
+        set_port_speed(execution, e->unit);
     else
         execution->hooks->event(execution, e);
     settle(execution);
@@ -284,7 +310,9 @@ static void on_drained(void *context, int token, double date_s)
 /* Runs until no event is left; false if SimGrid stopped early. */
 static bool run_to_the_end(moe_execution *execution)
 {
-    while (execution->heap_count > 0 || execution->loads > 0) {
+    const size_t instances =
+        (size_t)execution->program->op_count * (size_t)execution->cluster->devices;
+    while (execution->ended < instances && (execution->heap_count > 0 || execution->loads > 0)) {
         while (execution->loads == 0 && execution->heap_count > 0) {
             const moe_event e = pop(execution);
             handle(execution, &e);
@@ -365,6 +393,18 @@ static void link_instances(moe_execution *execution)
             execution->missing[at(execution, id, device)] = execution->ops[id].needs;
 }
 
+/* Ports keep the speed they had at the end of the step before. */
+static void set_port_speeds(moe_execution *execution)
+{
+    const moe_cluster *cluster = execution->cluster;
+    const moe_speed *speed = execution->program->speed;
+    if (!speed && !execution->ports_changed)
+        return;
+    execution->ports_changed = speed != NULL;
+    for (int port = 0; port < cluster->port_count; port++)
+        set_port_speed(execution, port);
+}
+
 /* R5: an idle cluster at time 0, and nothing of the program done. */
 static void prepare(moe_execution *execution)
 {
@@ -377,6 +417,7 @@ static void prepare(moe_execution *execution)
     execution->now_s = 0;
     execution->loads = 0;
     execution->armed_s = INFINITY;
+    set_port_speeds(execution);
     execution->hooks->prepare(execution);
 }
 

@@ -6,6 +6,9 @@
  * none, events come from a heap without waking it; while it has some, an alarm stands for the
  * earliest event and SimGrid calls back.
  *
+ * Ports of SimGrid's change their speed at the very dates that models/speed.h says; computations,
+ * which SimGrid never sees, integrate it.
+ *
  * An instance counts what it still waits for, the instance before it on its stream included, and is
  * started by whoever ends last. */
 #ifndef MOE_SIM_EXECUTION_H
@@ -18,6 +21,7 @@ typedef enum moe_event_kind {
     MOE_EVENT_END,   /* unit: device; an instance ends */
     MOE_EVENT_FLOW,  /* alpha is over: the collective loads its ports */
     MOE_EVENT_DRAIN, /* the engine's own: for its hook `event` */
+    MOE_EVENT_SPEED, /* unit: port; its speed changes */
 } moe_event_kind;
 
 typedef struct moe_event {
@@ -58,6 +62,8 @@ struct moe_execution {
     int *successors;
     int *missing; /* [op][device]: what the instance still waits for */
     size_t op_capacity, successor_capacity, missing_capacity;
+
+    bool ports_changed; /* some port of SimGrid's is not at its nominal speed */
 
     struct slot *slots;    /* [device][stream] */
     struct takers *takers; /* [device] */

@@ -1,7 +1,8 @@
 /* The fluid engine: collectives that load a port together share it.
  *
- *   alone    A collective that has a port to itself drains it at S + alpha + work / rate: a date,
- *            not a simulation (without sharing the engine agrees with `analytic` to the bit).
+ *   alone    A collective that has a port to itself drains it at S + alpha + work / rate, or where the
+ *            integral of the port's speed says: a date, not a simulation (without sharing the engine
+ *            agrees with `analytic` to the bit).
  *   shared   As soon as a second one loads a port that is not yet drained, what is left of the
  *            first and all of the second become SimGrid executions on that port. Each gets
  *            rate * weight / sum of weights (moe_sharing_weight).
@@ -103,7 +104,11 @@ static void load_port(moe_fluid *fluid, load *l, int port_id, double work)
         return;
     }
     if (occupied)
-        share(fluid, other, port_id, (other->drained_s - fluid->base.now_s) * rate(fluid, other));
+        share(fluid, other, port_id,
+              moe_speed_done(fluid->base.program->speed,
+                             moe_speed_port(fluid->base.cluster, port_id), fluid->base.now_s,
+                             other->drained_s) *
+                  rate(fluid, other));
     share(fluid, l, port_id, work);
 }
 
@@ -172,17 +177,20 @@ static void port_drained(moe_fluid *fluid, load *l)
 static void load_ports(moe_fluid *fluid, int id)
 {
     const moe_traffic *traffic = op_of(fluid, id)->traffic;
+    const moe_speed *speed = fluid->base.program->speed;
     const double now_s = fluid->base.now_s;
     load *loads = fluid->loads + fluid->places[id].first_load;
     uint64_t *open = fluid->open + fluid->places[id].first_word;
     memset(open, 0, (size_t)traffic->words * sizeof *open);
     for (int k = 0; k < traffic->port_count; k++) {
+        const int unit = moe_speed_port(fluid->base.cluster, traffic->ports[k]);
         const double rate_k = fluid->base.cluster->ports[traffic->ports[k]].rate_bytes_per_s;
-        const double drained_s = now_s + traffic->work[k] / rate_k;
+        const double work = moe_speed_work(speed, id, unit, traffic->work[k]);
+        const double drained_s = moe_speed_finish(speed, unit, now_s, work / rate_k);
         loads[k] = (load){.op = id, .first_watcher = -1, .drained_s = drained_s};
         if (!drained(fluid, &loads[k])) {
             open[k / 64] |= UINT64_C(1) << (k % 64);
-            load_port(fluid, &loads[k], traffic->ports[k], traffic->work[k]);
+            load_port(fluid, &loads[k], traffic->ports[k], work);
         }
         fluid->drain_s[k] = loads[k].drained_s;
     }

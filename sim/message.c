@@ -1,14 +1,16 @@
 /* The message engine: every transfer is a flow of SimGrid's network model, from S + alpha on.
  *
  *   flow     A communication over the ports of its path, as links without latency (alpha holds it). Its
- *            size is bytes / efficiency; where the ports of a path have different efficiencies (PCIe),
- *            the lowest counts for all of them, so they carry a little more than in `fluid`.
+ *            size is bytes / efficiency. A link serves every flow at its one rate; so where a path
+ *            crosses ports of different efficiency, inside and outside of a host or NVLink domain (PCIe,
+ *            rails), each part is a flow of its own: every port carries exactly what it does in `fluid`,
+ *            but one part does not slow the other down.
  *   sharing  Max-min fair, weighted: a flow weighs what its collective does on the path's port with most
  *            of the collective's transfers (moe_sharing_weight), divided by their number. So a
  *            collective alone is plainly max-min fair where its transfers spread evenly.
- *   R4       A device leaves when its own transfers, sent and received, have ended. Where data is
- *            relayed (all kinds but all-to-all and moves) it also waits for transfers all of whose ports
- *            it touches: it cannot have what has not come that far.
+ *   R4       A device leaves when its own transfers, sent and received, have ended. One that gets relayed
+ *            data (it touches ports that none of its own transfers crosses) also waits for flows all of
+ *            whose ports it touches: it cannot have what has not come that far.
  *
  * What a port carries that is no transfer's (switches that add) is a flow of that port alone.
  *
@@ -26,6 +28,9 @@
 
 /* SimGrid's platform grows with the square of the devices, its work with the square of that. */
 enum { MOST_DEVICES = 512 };
+
+/* Of a way: its ports within hosts and NVLink domains, and those outside. */
+enum { PARTS = 2 };
 
 typedef struct flow {
     int path;
@@ -45,21 +50,23 @@ typedef struct bundle {
 
 typedef struct moe_message {
     moe_execution base;
-    /* Every way between two devices, then every port alone; different ways only. */
+    /* Every part of a way between two devices, then every port alone; different ones only. */
     int path_count;
     int *first; /* [path_count + 1]: path p has ports[first[p] .. first[p + 1]) */
     int *ports;
-    int *path_of; /* [source][target], then [port]; -1 from a device to itself */
+    int *path_of; /* [source][target][part], then [port]; -1 where there is none */
 
     int *first_flow; /* [op_count + 1]: of `flows`, and of `bundles` (never more than flows) */
     flow *flows;
     bundle *bundles;
-    int *open; /* [op][device]: flows that the device waits for */
-    size_t first_capacity, flow_capacity, bundle_capacity, open_capacity;
+    int *open;     /* [op][device]: flows that the device waits for */
+    bool *relayed; /* [op][device]: it gets relayed data */
+    size_t first_capacity, flow_capacity, bundle_capacity, open_capacity, relayed_capacity;
 
     int *number;    /* [port]: in traffic->ports of the collective at hand, or -1 */
     double *factor; /* [port]: effective bytes per byte of the collective at hand */
     double *left;   /* [port]: bytes of it that no transfer accounts for */
+    uint64_t *own;  /* [words of a row of touches]: ports of a device's own transfers */
 } moe_message;
 
 static moe_message *message_of(moe_execution *execution)
@@ -74,14 +81,18 @@ static const moe_traffic *traffic_of(const moe_message *message, int id)
 
 /* --- the collective's ports ------------------------------------------------------------------- */
 
-static void number_ports(moe_message *message, const moe_traffic *traffic)
+static void number_ports(moe_message *message, int id)
 {
+    const moe_traffic *traffic = traffic_of(message, id);
+    const moe_execution *base = &message->base;
     for (int p = 0; p < message->base.cluster->port_count; p++)
         message->number[p] = -1;
     for (int k = 0; k < traffic->port_count; k++) {
         const int p = traffic->ports[k];
         message->number[p] = k;
-        message->factor[p] = traffic->bytes[k] > 0 ? traffic->work[k] / traffic->bytes[k] : 1;
+        const double factor = traffic->bytes[k] > 0 ? traffic->work[k] / traffic->bytes[k] : 1;
+        message->factor[p] = moe_speed_work(base->program->speed, id,
+                                            moe_speed_port(base->cluster, p), factor);
         message->left[p] = traffic->bytes[k];
     }
 }
@@ -118,20 +129,20 @@ static bool touches_path(const moe_message *message, const moe_traffic *traffic,
     return true;
 }
 
-static int *open_flows(const moe_message *message, int id, int device)
+static size_t at(const moe_message *message, int id, int device)
 {
-    return &message->open[(size_t)id * (size_t)message->base.cluster->devices + (size_t)device];
+    return (size_t)id * (size_t)message->base.cluster->devices + (size_t)device;
 }
 
-static bool waits_for(const moe_message *message, const moe_traffic *traffic, int device,
-                      const flow *f)
+static bool waits_for(const moe_message *message, int id, int device, const flow *f)
 {
-    const bool relayed = traffic->kind != MOE_ALL_TO_ALL && traffic->kind != MOE_SEND_RECV;
+    const moe_traffic *traffic = traffic_of(message, id);
     if (!traffic->takes_part[device])
         return false;
     if (device == f->source || device == f->target)
         return true;
-    return (relayed || f->source < 0) && touches_path(message, traffic, device, f->path);
+    return (message->relayed[at(message, id, device)] || f->source < 0) &&
+           touches_path(message, traffic, device, f->path);
 }
 
 /* Whoever waits for the flow does so for one flow more (+1) or less (-1); then, with nothing left to
@@ -140,28 +151,62 @@ static void count_flow(moe_message *message, int id, const flow *f, int change)
 {
     const moe_traffic *traffic = traffic_of(message, id);
     for (int device = 0; device < traffic->devices; device++) {
-        if (!waits_for(message, traffic, device, f))
+        if (!waits_for(message, id, device, f))
             continue;
-        int *open = open_flows(message, id, device);
+        int *open = &message->open[at(message, id, device)];
         *open += change;
         if (*open == 0)
             moe_execution_leave(&message->base, id, device);
     }
 }
 
+static void mark_own(moe_message *message, const flow *f)
+{
+    for (int i = message->first[f->path]; i < message->first[f->path + 1]; i++) {
+        const int k = message->number[message->ports[i]];
+        message->own[k / 64] |= UINT64_C(1) << (k % 64);
+    }
+}
+
+/* Flows come by path, not by device: each device looks through all of them, like those that wait. */
+static void find_relayed(moe_message *message, int id, const flow *begin, const flow *end)
+{
+    const moe_traffic *traffic = traffic_of(message, id);
+    const size_t words = (size_t)traffic->words;
+    for (int device = 0; device < traffic->devices; device++) {
+        const uint64_t *row = traffic->touches + (size_t)device * words;
+        bool relayed = false;
+        memset(message->own, 0, words * sizeof *message->own);
+        for (const flow *f = begin; f < end; f++)
+            if (f->source == device || f->target == device)
+                mark_own(message, f);
+        for (size_t word = 0; word < words; word++)
+            relayed = relayed || (row[word] & ~message->own[word]);
+        message->relayed[at(message, id, device)] = relayed;
+    }
+}
+
 /* --- flows: R3 -------------------------------------------------------------------------------- */
+
+static flow *add_part(moe_message *message, const moe_transfer *transfer, int path, flow *end)
+{
+    if (path < 0)
+        return end;
+    for (int i = message->first[path]; i < message->first[path + 1]; i++)
+        message->left[message->ports[i]] -= transfer->bytes;
+    *end = (flow){path, transfer->source, transfer->target,
+                  transfer->bytes * path_factor(message, path)};
+    return end + 1;
+}
 
 static flow *add_transfers(moe_message *message, const moe_traffic *traffic, flow *end)
 {
     const size_t devices = (size_t)traffic->devices;
     for (size_t t = 0; t < traffic->transfer_count; t++) {
         const moe_transfer *transfer = &traffic->transfers[t];
-        const int path =
-            message->path_of[(size_t)transfer->source * devices + (size_t)transfer->target];
-        for (int i = message->first[path]; i < message->first[path + 1]; i++)
-            message->left[message->ports[i]] -= transfer->bytes;
-        *end++ = (flow){path, transfer->source, transfer->target,
-                        transfer->bytes * path_factor(message, path)};
+        const size_t pair = (size_t)transfer->source * devices + (size_t)transfer->target;
+        for (int part = 0; part < PARTS; part++)
+            end = add_part(message, transfer, message->path_of[pair * PARTS + (size_t)part], end);
     }
     return end;
 }
@@ -174,7 +219,7 @@ static flow *add_loads_without_transfer(const moe_message *message, const moe_tr
     for (int k = 0; k < traffic->port_count; k++) {
         const int p = traffic->ports[k];
         if (message->left[p] > rounding * traffic->bytes[k])
-            *end++ = (flow){message->path_of[devices * devices + (size_t)p], -1, -1,
+            *end++ = (flow){message->path_of[devices * devices * PARTS + (size_t)p], -1, -1,
                             message->left[p] * message->factor[p]};
     }
     return end;
@@ -219,23 +264,31 @@ static void bundle_flows(moe_message *message, int id, int begin, int end)
 
 /* --- hooks ------------------------------------------------------------------------------------ */
 
+/* Who waits for what; who waits for nothing leaves at once. */
+static void count_flows(moe_message *message, int id, int begin, int end)
+{
+    const moe_traffic *traffic = traffic_of(message, id);
+    find_relayed(message, id, message->flows + begin, message->flows + end);
+    for (int device = 0; device < traffic->devices; device++)
+        message->open[at(message, id, device)] = 0;
+    for (int i = begin; i < end; i++)
+        count_flow(message, id, &message->flows[i], +1);
+    for (int device = 0; device < traffic->devices; device++)
+        if (traffic->takes_part[device] && message->open[at(message, id, device)] == 0)
+            moe_execution_leave(&message->base, id, device);
+}
+
 static void message_flow(moe_execution *execution, int id)
 {
     moe_message *message = message_of(execution);
     const moe_traffic *traffic = traffic_of(message, id);
     const int begin = message->first_flow[id];
-    number_ports(message, traffic);
+    number_ports(message, id);
     flow *last = add_transfers(message, traffic, message->flows + begin);
     last = add_loads_without_transfer(message, traffic, last);
     const int end = (int)(last - message->flows);
     qsort(message->flows + begin, (size_t)(end - begin), sizeof(flow), compare_flows);
-    for (int device = 0; device < traffic->devices; device++)
-        *open_flows(message, id, device) = 0;
-    for (int i = begin; i < end; i++)
-        count_flow(message, id, &message->flows[i], +1);
-    for (int device = 0; device < traffic->devices; device++)
-        if (traffic->takes_part[device] && *open_flows(message, id, device) == 0)
-            moe_execution_leave(execution, id, device);
+    count_flows(message, id, begin, end);
     bundle_flows(message, id, begin, end);
 }
 
@@ -250,7 +303,7 @@ static void message_drained(moe_execution *execution, int token)
     moe_message *message = message_of(execution);
     bundle *b = &message->bundles[token];
     const flow *flows = message->flows;
-    number_ports(message, traffic_of(message, b->op));
+    number_ports(message, b->op);
     b->done = flows[b->next].work;
     while (b->next < b->end && flows[b->next].work <= b->done)
         count_flow(message, b->op, &flows[b->next++], -1);
@@ -270,7 +323,7 @@ static void message_prepare(moe_execution *execution)
     for (int id = 0; id < program->op_count; id++) {
         const moe_traffic *traffic = program->ops[id].traffic;
         message->first_flow[id] = (int)flows;
-        flows += traffic ? traffic->transfer_count + (size_t)traffic->port_count : 0;
+        flows += traffic ? PARTS * traffic->transfer_count + (size_t)traffic->port_count : 0;
     }
     message->flows = moe_execution_grown(execution, message->flows, &message->flow_capacity, flows,
                                          sizeof *message->flows);
@@ -278,6 +331,9 @@ static void message_prepare(moe_execution *execution)
                                            flows, sizeof *message->bundles);
     message->open = moe_execution_grown(execution, message->open, &message->open_capacity,
                                         op_count * (size_t)program->devices, sizeof *message->open);
+    message->relayed =
+        moe_execution_grown(execution, message->relayed, &message->relayed_capacity,
+                            op_count * (size_t)program->devices, sizeof *message->relayed);
 }
 
 /* --- the ways that flows can take ------------------------------------------------------------- */
@@ -308,23 +364,48 @@ static int compare_ports(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static int part_of(moe_port_kind kind)
+{
+    switch (kind) {
+    case MOE_PORT_NIC_OUT:
+    case MOE_PORT_NIC_IN:
+    case MOE_PORT_LEAF_UP:
+    case MOE_PORT_LEAF_DOWN:
+    case MOE_PORT_SPINE_UP:
+    case MOE_PORT_SPINE_DOWN:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* Adds the parts of the way from one device to another. */
+static way *split_way(const moe_cluster *cluster, int source, int target, way *end)
+{
+    int ports[MOE_PATH_PORTS];
+    const int count = moe_cluster_path(cluster, source, target, ports);
+    qsort(ports, (size_t)count, sizeof *ports, compare_ports);
+    for (int part = 0; part < PARTS; part++) {
+        *end = (way){.user = (source * cluster->devices + target) * PARTS + part};
+        for (int i = 0; i < count; i++)
+            if (part_of(cluster->ports[ports[i]].kind) == part)
+                end->ports[end->count++] = ports[i];
+        end += end->count > 0;
+    }
+    return end;
+}
+
 static size_t list_ways(const moe_cluster *cluster, way *ways)
 {
-    size_t count = 0;
-    const size_t pairs = (size_t)cluster->devices * (size_t)cluster->devices;
-    for (int i = 0; i < cluster->devices; i++) {
-        for (int j = 0; j < cluster->devices; j++) {
-            way *w = &ways[count];
-            w->user = i * cluster->devices + j;
-            w->count = moe_cluster_path(cluster, i, j, w->ports);
-            qsort(w->ports, (size_t)w->count, sizeof *w->ports, compare_ports);
-            count += w->count > 0;
-        }
-    }
+    way *end = ways;
+    for (int i = 0; i < cluster->devices; i++)
+        for (int j = 0; j < cluster->devices; j++)
+            end = split_way(cluster, i, j, end);
+    const int pairs = cluster->devices * cluster->devices;
     for (int p = 0; p < cluster->port_count; p++)
-        ways[count++] = (way){.ports = {p}, .count = 1, .user = (int)pairs + p};
-    qsort(ways, count, sizeof *ways, compare_ways);
-    return count;
+        *end++ = (way){.ports = {p}, .count = 1, .user = pairs * PARTS + p};
+    qsort(ways, (size_t)(end - ways), sizeof *ways, compare_ways);
+    return (size_t)(end - ways);
 }
 
 static bool same_ports(const way *a, const way *b)
@@ -335,9 +416,9 @@ static bool same_ports(const way *a, const way *b)
 
 static void find_paths(moe_message *message, const moe_cluster *cluster)
 {
-    const size_t users =
-        (size_t)cluster->devices * (size_t)cluster->devices + (size_t)cluster->port_count;
-    way *ways = moe_need(talloc_zero_array(message, way, users));
+    const size_t pairs = (size_t)cluster->devices * (size_t)cluster->devices;
+    const size_t users = pairs * PARTS + (size_t)cluster->port_count;
+    way *ways = moe_need(talloc_array(message, way, users + 1)); /* the last is only tried */
     const size_t count = list_ways(cluster, ways);
     message->path_of = moe_need(talloc_array(message, int, users));
     memset(message->path_of, -1, users * sizeof *message->path_of);
@@ -375,6 +456,7 @@ static void *message_open(void *owner, const moe_cluster *cluster, const moe_sha
     message->number = moe_need(talloc_array(message, int, ports));
     message->factor = moe_need(talloc_array(message, double, ports));
     message->left = moe_need(talloc_array(message, double, ports));
+    message->own = moe_need(talloc_array(message, uint64_t, ports / 64 + 1));
     find_paths(message, cluster);
     const moe_simgrid_platform platform = {.model = MOE_SIMGRID_PATHS,
                                            .path_count = message->path_count,

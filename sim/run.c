@@ -1,8 +1,10 @@
 #include "sim/run.h"
 
 #include "configs/base/arena.h"
+#include "policies/once.h"
 #include "policies/placement/planned.h"
 #include "sim/advice.h"
+#include "sim/hardware.h"
 #include "sim/workers.h"
 #include <assert.h>
 #include <math.h>
@@ -19,6 +21,7 @@ typedef struct runner {
     const moe_policy *policy;
     void *state;
     void *engine_state;
+    moe_hardware *hardware; /* NULL: no stragglers */
     moe_schedule schedule;
     moe_placement *placement;
     moe_history *history;
@@ -32,6 +35,7 @@ typedef struct runner {
     uint32_t *counts; /* [micro_batches][layers][sources][experts] of the iteration */
     uint32_t *tokens; /* [micro_batches][layers][sources] */
     double *loads;    /* [layers][groups][experts] */
+    moe_distinct *distinct; /* NULL: every assignment is sent */
 } runner;
 
 static const moe_routing_target *target_of(const runner *run)
@@ -61,6 +65,15 @@ static const moe_policy *policy_of(const moe_policy_use *use)
     return moe_policy_find(use->policy != NULL ? use->policy : use->name);
 }
 
+static moe_distinct *create_estimator(runner *run)
+{
+    const moe_scenario *scenario = run->binding->scenario;
+    if (scenario->dispatch.once_per == MOE_ONCE_PER_ASSIGNMENT)
+        return NULL;
+    const bool varies = moe_trace_get_info(run->binding->trace)->top_k == 0;
+    return moe_once_estimator(run, &scenario->model, varies);
+}
+
 static runner *runner_create(void *owner, const moe_binding *binding, int policy,
                              const moe_run_options *options, moe_curve_usage *usage, moe_diag *diag)
 {
@@ -80,12 +93,14 @@ static runner *runner_create(void *owner, const moe_binding *binding, int policy
     run->history = moe_history_create(run, target->layers, binding->layout.groups, target->experts);
     run->arena = moe_arena_create(run);
     run->timeline = moe_timeline_create(run, binding->cluster->devices);
+    run->hardware = moe_hardware_create(run, binding, diag);
     run->counts =
         talloc_array(run, uint32_t, dispatches * (size_t)target->sources * (size_t)target->experts);
     run->tokens = talloc_array(run, uint32_t, dispatches * (size_t)target->sources);
     run->loads = talloc_array(
         run, double,
         (size_t)target->layers *(size_t)binding->layout.groups *(size_t)target->experts);
+    run->distinct = create_estimator(run);
     run->state = run->policy->create(run, &run->problem, use->tunables, &run->schedule,
                                      run->placement, binding->config, diag);
     if (run->state != NULL && binding->plans[policy] != NULL) {
@@ -165,11 +180,24 @@ static uint64_t *copies_after_gate(runner *run, const moe_gate *gate, moe_routed
                                 &routed->planning_s);
     for (size_t w = 0; w < words; w++)
         copies[w] |= before[w];
-    routed->materialized_count = moe_layer_chunks(run->arena, &run->binding->layout, placement,
-                                                  gate->layer, before, NULL, &routed->materialized);
+    if (!run->schedule.persistent_copies)
+        routed->materialized_count =
+            moe_layer_chunks(run->arena, &run->binding->layout, placement, gate->layer, before,
+                             NULL, &routed->materialized);
     routed->calibrated_count = moe_layer_chunks(run->arena, &run->binding->layout, placement,
                                                 gate->layer, copies, before, &routed->calibrated);
     return copies;
+}
+
+static void count_once(runner *run, const moe_gate *gate, const moe_route *route,
+                       moe_routed_layer *routed)
+{
+    const moe_once once_per = (moe_once)run->binding->scenario->dispatch.once_per;
+    const moe_once_tokens once =
+        moe_once_count(run->arena, &run->problem, run->distinct, gate,
+                       tokens_of(run, gate->micro_batch, gate->layer), route, once_per);
+    routed->tokens = once.devices;
+    routed->host_tokens = once.hosts;
 }
 
 static moe_routed_layer route_layer(runner *run, int64_t iteration, int micro_batch, int layer)
@@ -185,9 +213,13 @@ static moe_routed_layer route_layer(runner *run, int64_t iteration, int micro_ba
         .rows = moe_arena_array(run->arena, double, devices *(size_t)target->experts),
     };
     const uint64_t *copies = copies_after_gate(run, &gate, &routed);
+    moe_route_parts parts = {.arena = run->arena};
+    route.parts = run->distinct != NULL ? &parts : NULL;
     run->policy->dispatch(run->state, &run->problem, &gate, run->placement, copies, &route);
     routed.pairs = route.pairs;
     routed.rows = route.rows;
+    if (run->distinct != NULL)
+        count_once(run, &gate, &route, &routed);
     return routed;
 }
 
@@ -234,6 +266,8 @@ static const char *check_dispatch(const runner *run, const moe_routed_layer *rou
         if (sent != expected)
             return "law 1: assignments sent differ from the trace's counts";
     }
+    if (routed->tokens != NULL)
+        return moe_once_check(&run->problem, routed->pairs, routed->tokens, routed->host_tokens);
     return NULL;
 }
 
@@ -286,6 +320,26 @@ static double device_imbalance(const runner *run, const moe_routed_layer *routed
     return max_over_mean(sums, devices);
 }
 
+/* What crosses between devices, or, once per host, between hosts: assignments, and tokens sent for
+ * them. */
+static void sum_once(const runner *run, const moe_routed_layer *routed, moe_step_result *result)
+{
+    const moe_cluster *cluster = run->binding->cluster;
+    const bool by_host = routed->host_tokens != NULL;
+    const int places = by_host ? cluster->hosts : cluster->devices;
+    const double *tokens = by_host ? routed->host_tokens : routed->tokens;
+    for (int s = 0; s < cluster->devices; s++) {
+        const double *pairs = routed->pairs + (size_t)s * (size_t)cluster->devices;
+        const int own = by_host ? moe_cluster_host(cluster, s) : s;
+        for (int d = 0; d < cluster->devices; d++)
+            if ((by_host ? moe_cluster_host(cluster, d) : d) != own)
+                result->crossing_assignments += pairs[d];
+        const double *sent = tokens + (size_t)s * (size_t)places;
+        for (int p = 0; p < places; p++)
+            result->crossing_tokens += p != own ? sent[p] : 0;
+    }
+}
+
 static void sum_routing(const runner *run, const moe_step *step, moe_step_result *result)
 {
     const moe_routing_target *target = target_of(run);
@@ -302,6 +356,8 @@ static void sum_routing(const runner *run, const moe_step *step, moe_step_result
             all += routed->pairs[p];
         for (size_t d = 0; d < devices; d++)
             local += routed->pairs[d * devices + d];
+        if (routed->tokens != NULL)
+            sum_once(run, routed, result);
     }
     result->local_share = all > 0 ? local / all : 0;
     for (int m = 0; m < target->micro_batches; m++)
@@ -342,6 +398,8 @@ static void summarize(const runner *run, const moe_step *step, const moe_program
     *result = (moe_step_result){.step_s = run->timeline->step_s};
     moe_timeline_exposed(program, run->timeline, result->exposed_s);
     moe_timeline_critical_path(program, run->timeline, result->critical_s);
+    result->stragglers = run->hardware != NULL;
+    result->hardware_wait_s = moe_hardware_wait_s(run->hardware);
     for (int o = 0; o < program->op_count; o++) {
         const moe_traffic *traffic = program->ops[o].traffic;
         if (traffic != NULL) {
@@ -363,9 +421,10 @@ static moe_status run_iteration(runner *run, int64_t iteration, moe_step_result 
     const moe_binding *binding = run->binding;
     read_counts(run, binding->routing, iteration);
     moe_step step = route_step(run, iteration);
-    const moe_program *program =
+    const moe_program *nominal =
         moe_step_build(run->arena, &run->costs, &binding->scenario->model, &binding->layout,
                        run->placement, &binding->options, &run->schedule, &step);
+    const moe_program *program = moe_hardware_program(run->hardware, nominal, iteration);
     moe_status status =
         binding->engine->execute(run->engine_state, program, run->timeline, run->diag);
     if (status != MOE_OK)
@@ -416,6 +475,40 @@ moe_status moe_run_chunk(const moe_binding *binding, int policy, int64_t first, 
         run->engine_state = binding->engine->open(run, binding->cluster, &sharing, diag);
     if (run->engine_state != NULL) {
         status = run_iterations(run, first, last, results);
+        binding->engine->close(run->engine_state);
+    }
+    talloc_free(run);
+    return status;
+}
+
+static moe_status run_listed(runner *run, const int64_t *iterations, int count,
+                             moe_step_result *results)
+{
+    moe_status status = MOE_OK;
+    int done = 0;
+    warm_up(run);
+    for (int64_t i = 0; done < count && status == MOE_OK; i++) {
+        moe_arena_reset(run->arena);
+        if (i < iterations[done])
+            replay_iteration(run, i);
+        else
+            status = run_iteration(run, i, &results[done++]);
+        push_history(run);
+    }
+    return status;
+}
+
+moe_status moe_run_sample(const moe_binding *binding, int policy, const int64_t *iterations,
+                          int count, const moe_sharing *sharing, const moe_run_options *options,
+                          moe_step_result *results, moe_diag *diag)
+{
+    moe_status status = MOE_INTERNAL;
+    moe_curve_usage usage = {0};
+    runner *run = runner_create(NULL, binding, policy, options, &usage, diag);
+    if (run->state != NULL)
+        run->engine_state = binding->engine->open(run, binding->cluster, sharing, diag);
+    if (run->engine_state != NULL) {
+        status = run_listed(run, iterations, count, results);
         binding->engine->close(run->engine_state);
     }
     talloc_free(run);

@@ -59,4 +59,9 @@ moe_status moe_run_chunk(const moe_binding *binding, int policy, int64_t first, 
                          const moe_run_options *options, moe_step_result *results,
                          moe_curve_usage *usage, moe_diag *diag);
 
+/* The same for single iterations, in ascending order, with another sharing of ports. */
+moe_status moe_run_sample(const moe_binding *binding, int policy, const int64_t *iterations,
+                          int count, const moe_sharing *sharing, const moe_run_options *options,
+                          moe_step_result *results, moe_diag *diag);
+
 #endif

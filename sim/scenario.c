@@ -5,7 +5,6 @@
 #include <string.h>
 #include <talloc.h>
 
-static const char *const step_names[] = {"train", NULL};
 static const char *const recompute_names[] = {"none", "experts", "full", NULL};
 static const char *const optimizer_names[] = {"replicated", "zero1", NULL};
 
@@ -13,10 +12,20 @@ static const char *const optimizer_names[] = {"replicated", "zero1", NULL};
 static const moe_field parallel_fields[] = {
     {.key = "ep", .type = MOE_FIELD_INTEGER, .dimension = MOE_COUNT, .default_text = "0",
      .offset = offsetof(moe_parallel, ep), .high = 65536,
-     .sentence = "Devices of an EP group, consecutive ids; must divide the devices; 0: all devices form one group."},
+     .sentence = "Ranks of an EP group, consecutive ones; must divide the devices; 0: what expert_dp leaves, all devices without it."},
+    {.key = "expert_dp", .type = MOE_FIELD_INTEGER, .dimension = MOE_COUNT, .default_text = "0",
+     .offset = offsetof(moe_parallel, expert_dp), .high = 65536,
+     .sentence = "EP groups, each with all experts: ep x expert_dp are the devices; 0: as many groups as there are devices for."},
     {.key = "dp", .type = MOE_FIELD_INTEGER, .dimension = MOE_COUNT, .default_text = "0",
      .offset = offsetof(moe_parallel, dp), .high = 65536,
      .sentence = "Data-parallel source ranks; 0: one on every device, the only number possible without tensor or pipeline parallelism."},
+    {.key = "order", .type = MOE_FIELD_CHOICE, .default_text = "ep_first", .choices = moe_rank_order_names,
+     .offset = offsetof(moe_parallel, order),
+     .sentence = "Which ranks share a host. ep_first: EP groups fill hosts one after another; ep_last: ranks at one position of every EP "
+                 "group are neighbours, so EP groups stride over hosts; hosts_round_robin: consecutive ranks on different hosts."},
+    {.key = "ranks", .type = MOE_FIELD_REALS, .dimension = MOE_COUNT,
+     .offset = offsetof(moe_parallel, ranks),
+     .sentence = "In place of `order`: the device of rank 0, of rank 1, ..., every device once."},
     {.key = NULL}};
 
 static const moe_table parallel_table = {
@@ -26,7 +35,7 @@ static const moe_table parallel_table = {
 static const moe_field batch_fields[] = {
     {.key = "micro_batches", .type = MOE_FIELD_INTEGER, .dimension = MOE_COUNT, .default_text = "1",
      .offset = offsetof(moe_batch, micro_batches), .low = 1, .high = 1024,
-     .sentence = "Forward and backward passes of one step, whose gradients accumulate; a dispatch happens in each."},
+     .sentence = "Forward and backward passes of one step, whose gradients accumulate; a dispatch happens in each. Serving: forward passes, one after another."},
     {.key = "recompute", .type = MOE_FIELD_CHOICE, .default_text = "none",
      .offset = offsetof(moe_batch, recompute), .choices = recompute_names,
      .sentence = "What is computed again in backward instead of kept: nothing, the experts, or the whole layer with its two all-to-alls."},
@@ -38,6 +47,17 @@ static const moe_field batch_fields[] = {
 static const moe_table batch_table = {
     .noun = "batch", .sentence = "What one step consists of.", .size = sizeof(moe_batch),
     .fields = batch_fields};
+
+static const moe_field dispatch_fields[] = {
+    {.key = "once_per", .type = MOE_FIELD_CHOICE, .default_text = "assignment",
+     .offset = offsetof(moe_dispatch_rule, once_per), .choices = moe_once_names,
+     .sentence = "What dispatch sends a token for: every assignment; every device that holds any of its experts; or every such host, "
+                 "where it is forwarded to the devices. The last two are estimated from the counts, which do not say who was chosen together."},
+    {.key = NULL}};
+
+static const moe_table dispatch_table = {
+    .noun = "dispatch", .sentence = "How tokens travel to experts and back.",
+    .size = sizeof(moe_dispatch_rule), .fields = dispatch_fields};
 
 static const moe_field memory_fields[] = {
     {.key = "library", .type = MOE_FIELD_REAL, .dimension = MOE_BYTES, .default_text = "1 GiB",
@@ -60,7 +80,8 @@ static const moe_field weight_fields[] = {
     WEIGHT(MOE_ALL_TO_ALL, "all_to_all"), WEIGHT(MOE_ALL_GATHER, "all_gather"),
     WEIGHT(MOE_REDUCE_SCATTER, "reduce_scatter"), WEIGHT(MOE_ALL_REDUCE, "all_reduce"),
     WEIGHT(MOE_BROADCAST, "broadcast"), WEIGHT(MOE_REDUCE, "reduce"),
-    WEIGHT(MOE_SEND_RECV, "send_recv"), {.key = NULL}};
+    WEIGHT(MOE_SEND_RECV, "send_recv"),
+    WEIGHT(MOE_ALL_TO_ALL_LOW_LATENCY, "all_to_all_low_latency"), {.key = NULL}};
 
 static const moe_table weight_table = {
     .noun = "port_weights", .sentence = "Shares of a port by kind of collective, where `port_sharing` is weighted.",
@@ -95,12 +116,19 @@ static const moe_field scenario_fields[] = {
      .offset = offsetof(moe_scenario, profile), .sentence = "What operations cost: a file or an inline map."},
     {.key = "trace", .type = MOE_FIELD_MAP, .required = true, .table = &moe_trace_use_table,
      .offset = offsetof(moe_scenario, trace), .sentence = "The routing trace and how it is mapped to this scenario."},
-    {.key = "step", .type = MOE_FIELD_CHOICE, .default_text = "train", .choices = step_names,
-     .offset = offsetof(moe_scenario, step), .sentence = "What one iteration is."},
+    {.key = "step", .type = MOE_FIELD_CHOICE, .default_text = "train", .choices = moe_step_kind_names,
+     .offset = offsetof(moe_scenario, step),
+     .sentence = "What one iteration is: a training step, or forward passes that read prompts (prefill) or add a token to every "
+                 "sequence (decode)."},
+    {.key = "serving", .type = MOE_FIELD_MAP, .table = &moe_serving_table,
+     .offset = offsetof(moe_scenario, serving),
+     .sentence = "What a rank serves in a step of prefill or decode; without meaning in train."},
     {.key = "parallel", .type = MOE_FIELD_MAP, .table = &parallel_table,
      .offset = offsetof(moe_scenario, parallel), .sentence = "How devices are grouped."},
     {.key = "batch", .type = MOE_FIELD_MAP, .table = &batch_table,
      .offset = offsetof(moe_scenario, batch), .sentence = "What one step consists of."},
+    {.key = "dispatch", .type = MOE_FIELD_MAP, .table = &dispatch_table,
+     .offset = offsetof(moe_scenario, dispatch), .sentence = "How tokens travel to experts and back."},
     {.key = "memory", .type = MOE_FIELD_MAP, .table = &memory_table,
      .offset = offsetof(moe_scenario, memory), .sentence = "Memory that no tensor of the model accounts for."},
     {.key = "interference", .type = MOE_FIELD_BOOL, .default_text = "true",
@@ -112,6 +140,9 @@ static const moe_field scenario_fields[] = {
     {.key = "port_weights", .type = MOE_FIELD_MAP, .table = &weight_table,
      .offset = offsetof(moe_scenario, port_weights),
      .sentence = "Shares of a port by kind of collective, where `port_sharing` is weighted."},
+    {.key = "stragglers", .type = MOE_FIELD_LIST, .table = &moe_straggler_table,
+     .offset = offsetof(moe_scenario, stragglers),
+     .sentence = "Devices and links that are slower than nominal, for a time or at random."},
     {.key = "policies", .type = MOE_FIELD_LIST, .required = true, .table = &policy_table,
      .offset = offsetof(moe_scenario, policies),
      .sentence = "The policies to compare; speed-ups are over the first."},
@@ -161,16 +192,104 @@ static moe_status check_policies(const moe_config *config, const moe_scenario *s
     return moe_diag_error_count(diag) == 0 ? MOE_OK : MOE_BAD_INPUT;
 }
 
+/* The first rank whose device is none or another's; their number if there is no such rank. */
+static size_t first_misplaced(const moe_reals *ranks)
+{
+    bool *taken = talloc_zero_array(NULL, bool, (unsigned)ranks->count);
+    size_t i = 0;
+    for (; i < ranks->count; i++) {
+        double device = ranks->values[i];
+        if (!(device >= 0 && device < (double)ranks->count) || device != floor(device) ||
+            taken[(size_t)device])
+            break;
+        taken[(size_t)device] = true;
+    }
+    talloc_free(taken);
+    return i;
+}
+
+static moe_status check_ranks(const moe_binding *binding, moe_diag *diag)
+{
+    const moe_parallel *parallel = &binding->scenario->parallel;
+    const moe_reals *ranks = &parallel->ranks;
+    const size_t devices = (size_t)binding->cluster->devices;
+    moe_where where = moe_config_where(binding->config, ranks);
+    if (parallel->order != MOE_RANKS_EP_FIRST) {
+        moe_diag_error(diag, where, "ranks and order %s both say where ranks sit, expected one",
+                       moe_rank_order_names[parallel->order]);
+        return MOE_BAD_INPUT;
+    }
+    if (ranks->count != devices) {
+        moe_diag_error(diag, where, "ranks has %zu devices, expected the cluster's %zu",
+                       ranks->count, devices);
+        return MOE_BAD_INPUT;
+    }
+    size_t rank = first_misplaced(ranks);
+    if (rank == devices)
+        return MOE_OK;
+    moe_diag_error(diag, where, "ranks puts rank %zu on device %g, expected each of 0 to %zu once",
+                   rank, ranks->values[rank], devices - 1);
+    return MOE_BAD_INPUT;
+}
+
+static moe_status seat_ranks(moe_binding *binding, moe_diag *diag)
+{
+    const moe_parallel *parallel = &binding->scenario->parallel;
+    if (parallel->ranks.count == 0) {
+        moe_cluster_seat_in_order(binding->cluster, (moe_rank_order)parallel->order,
+                                  binding->layout.ep);
+        return MOE_OK;
+    }
+    if (check_ranks(binding, diag) != MOE_OK)
+        return MOE_BAD_INPUT;
+    int *devices = talloc_array(NULL, int, (unsigned)parallel->ranks.count);
+    for (size_t i = 0; i < parallel->ranks.count; i++)
+        devices[i] = (int)parallel->ranks.values[i];
+    moe_cluster_seat(binding->cluster, devices);
+    talloc_free(devices);
+    return MOE_OK;
+}
+
+const char *moe_binding_order(const moe_binding *binding)
+{
+    const moe_parallel *parallel = &binding->scenario->parallel;
+    return parallel->ranks.count > 0 ? "ranks" : moe_rank_order_names[parallel->order];
+}
+
+/* Devices of an EP group; 0 after a printed error. */
+static int64_t ep_of(const moe_binding *binding, moe_diag *diag)
+{
+    const moe_parallel *parallel = &binding->scenario->parallel;
+    const moe_cluster *cluster = binding->cluster;
+    const bool by_groups = parallel->ep == 0 && parallel->expert_dp != 0;
+    const int64_t divisor = by_groups ? parallel->expert_dp : parallel->ep;
+    if (divisor == 0)
+        return cluster->devices;
+    if (cluster->devices % divisor != 0) {
+        moe_diag_error(
+            diag,
+            moe_config_where(binding->config, by_groups ? &parallel->expert_dp : &parallel->ep),
+            "%s is %lld, expected a divisor of the cluster's %d devices (%d hosts x %d)",
+            by_groups ? "expert_dp" : "ep", (long long)divisor, cluster->devices, cluster->hosts,
+            cluster->devices_per_host);
+        return 0;
+    }
+    return by_groups ? cluster->devices / divisor : divisor;
+}
+
 static moe_status bind_layout(moe_binding *binding, moe_diag *diag)
 {
     const moe_parallel *parallel = &binding->scenario->parallel;
     int devices = binding->cluster->devices;
-    int64_t ep = parallel->ep != 0 ? parallel->ep : devices;
-    if (devices % ep != 0) {
-        moe_diag_error(diag, moe_config_where(binding->config, &parallel->ep),
-                       "ep is %lld, expected a divisor of the cluster's %d devices (%d hosts x %d)",
-                       (long long)ep, devices, binding->cluster->hosts,
-                       binding->cluster->devices_per_host);
+    int64_t ep = ep_of(binding, diag);
+    if (ep == 0)
+        return MOE_BAD_INPUT;
+    if (parallel->expert_dp != 0 && parallel->expert_dp != devices / ep) {
+        moe_diag_error(diag, moe_config_where(binding->config, &parallel->expert_dp),
+                       "expert_dp is %lld, expected %lld: the cluster's %d devices are so many EP "
+                       "groups of %lld",
+                       (long long)parallel->expert_dp, (long long)(devices / ep), devices,
+                       (long long)ep);
         return MOE_BAD_INPUT;
     }
     if (parallel->dp != 0 && parallel->dp != devices) {
@@ -182,7 +301,7 @@ static moe_status bind_layout(moe_binding *binding, moe_diag *diag)
         return MOE_BAD_INPUT;
     }
     binding->layout = (moe_layout){.devices = devices, .ep = (int)ep, .groups = devices / (int)ep};
-    return MOE_OK;
+    return seat_ranks(binding, diag);
 }
 
 /* Iterations just before the window fill the histories that policies predict from, so that the
@@ -246,7 +365,7 @@ static double mean_tokens(const moe_binding *binding)
 
 static moe_status bind_all(moe_binding *binding, moe_diag *diag)
 {
-    const moe_scenario *scenario = binding->scenario;
+    moe_scenario *scenario = moe_config_root(binding->config);
     const moe_config *config = binding->config;
     binding->cluster = moe_cluster_create(binding, &scenario->cluster, config, diag);
     moe_network_check(&scenario->model, config, diag);
@@ -254,6 +373,8 @@ static moe_status bind_all(moe_binding *binding, moe_diag *diag)
     if (binding->cluster == NULL)
         return MOE_BAD_INPUT;
     moe_profile_check(&scenario->profile, binding->cluster, config, diag);
+    moe_stragglers_check(&scenario->stragglers, binding->cluster, config, diag);
+    moe_serving_check(scenario, config, diag);
     if (moe_diag_error_count(diag) > 0 || bind_layout(binding, diag) != MOE_OK ||
         bind_routing(binding, diag) != MOE_OK)
         return MOE_BAD_INPUT;
@@ -264,6 +385,7 @@ static moe_status bind_all(moe_binding *binding, moe_diag *diag)
         .optimizer_sharding = scenario->batch.optimizer,
         .interference = scenario->interference,
     };
+    moe_serving_options(scenario, &binding->options);
     return MOE_OK;
 }
 
@@ -284,6 +406,15 @@ static bool suits(const moe_binding *binding, const moe_plan *plan, moe_where wh
         moe_diag_error(diag, where, "plan \"%s\" is for %lld %s, expected the scenario's %lld",
                        plan->path, (long long)relations[i].plan, relations[i].noun,
                        (long long)relations[i].scenario);
+        all = false;
+    }
+    for (int r = 0; all && r < binding->layout.devices; r++) {
+        if (moe_plan_seat(plan, r) == binding->cluster->places[r].device)
+            continue;
+        moe_diag_error(diag, where,
+                       "plan \"%s\" seats rank %d on device %d, expected the scenario's %d "
+                       "(parallel.order)",
+                       plan->path, r, moe_plan_seat(plan, r), binding->cluster->places[r].device);
         all = false;
     }
     return all;

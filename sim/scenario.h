@@ -5,7 +5,7 @@
  *     model: ../models/gpt_moe_s.yaml
  *     profile: ../../calibrate/profiles/a100_40.yaml
  *     trace: {file: ../../traces/samples/x.safetensors, window: [500, 700], layers: cycle, tokens_per_source: 8192}
- *     step: train
+ *     step: train                 # or prefill, decode: see `serving`
  *     parallel: {ep: 32}
  *     batch: {micro_batches: 1}
  *     policies:
@@ -17,15 +17,20 @@
 #ifndef MOE_SIM_SCENARIO_H
 #define MOE_SIM_SCENARIO_H
 
+#include "models/cluster_ranks.h"
 #include "models/plan.h"
 #include "models/step.h"
 #include "policies/policy.h"
 #include "sim/engine.h"
+#include "sim/serving.h"
 #include "traces/mapping.h"
 
 typedef struct moe_parallel {
-    int64_t ep; /* devices of an EP group; 0: all devices */
+    int64_t ep;        /* devices of an EP group; 0: all devices */
+    int64_t expert_dp; /* EP groups; 0: as many as there are devices for */
     int64_t dp; /* source ranks; 0: as many as devices (the only number there is without TP or PP) */
+    int order;  /* moe_rank_order */
+    moe_reals ranks; /* the device of every rank; none: `order` says */
 } moe_parallel;
 
 typedef struct moe_batch {
@@ -33,6 +38,10 @@ typedef struct moe_batch {
     int recompute; /* moe_recompute */
     int optimizer; /* moe_optimizer_sharding */
 } moe_batch;
+
+typedef struct moe_dispatch_rule {
+    int once_per; /* moe_once */
+} moe_dispatch_rule;
 
 typedef struct moe_policy_use {
     const char *name;   /* how results call it */
@@ -52,13 +61,16 @@ typedef struct moe_scenario {
     moe_network model;
     moe_profile profile;
     moe_trace_use trace;
-    int step; /* 0: train */
+    int step; /* moe_step_kind */
+    moe_serving serving;
     moe_parallel parallel;
     moe_batch batch;
+    moe_dispatch_rule dispatch;
     moe_memory_options memory;
     bool interference;
     int port_sharing; /* moe_sharing_rule */
     moe_port_weights port_weights;
+    moe_list stragglers; /* of moe_straggler */
     moe_list policies; /* of moe_policy_use */
     const char *engine;
     int64_t seed;
@@ -86,6 +98,9 @@ moe_binding *moe_binding_create(void *owner, const char *path, const char *const
 
 /* How collectives share a port, as the scenario says. */
 moe_sharing moe_binding_sharing(const moe_binding *binding);
+
+/* What decides which ranks share a host: a name of moe_rank_order_names, or "ranks" for a list. */
+const char *moe_binding_order(const moe_binding *binding);
 
 /* The problem as policies see it; `costs` must outlive it. */
 moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *costs);

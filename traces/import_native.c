@@ -2,6 +2,7 @@
 #include "traces/importer.h"
 
 #include "configs/base/memory.h"
+#include "traces/token_ids.h"
 #include "traces/trace_internal.h"
 #include <string.h>
 #include <talloc.h>
@@ -56,6 +57,27 @@ static moe_status copy(void *owner, const moe_trace *trace, moe_trace_writer *wr
     return moe_trace_writer_commit(writer, diag);
 }
 
+static moe_status copy_ids(const moe_trace *trace, const char *output, int64_t shard_iterations,
+                           moe_diag *diag)
+{
+    const moe_shard *shard = &trace->shards[0];
+    const moe_token_arrays arrays = {shard->token_experts->bytes, shard->token_experts->item_bytes,
+                                     shard->token_probs == NULL ? NULL : shard->token_probs->bytes};
+    if (shard_iterations == 0)
+        return moe_trace_write_tokens(output, &trace->info, &arrays, diag);
+    moe_diag_error(diag, trace->at, "a per-token recording is one file; it cannot be sharded");
+    return MOE_BAD_INPUT;
+}
+
+static moe_status copy_counts(void *owner, const moe_trace *trace, const char *output,
+                              int64_t shard_iterations, moe_diag *diag)
+{
+    const moe_trace_info *info = moe_trace_get_info(trace);
+    moe_trace_writer *writer =
+        moe_trace_writer_open(owner, output, info, info->tokens_recorded, shard_iterations, diag);
+    return writer == NULL ? MOE_INTERNAL : copy(owner, trace, writer, diag);
+}
+
 static moe_status native_import(const char *path, const char *output, int64_t shard_iterations,
                                 moe_diag *diag)
 {
@@ -63,10 +85,9 @@ static moe_status native_import(const char *path, const char *output, int64_t sh
     moe_status status = MOE_BAD_INPUT;
     const moe_trace *trace = moe_trace_open(owner, path, (moe_where){0}, diag);
     if (trace != NULL && moe_trace_check(trace, diag) == MOE_OK) {
-        const moe_trace_info *info = moe_trace_get_info(trace);
-        moe_trace_writer *writer = moe_trace_writer_open(owner, output, info, info->tokens_recorded,
-                                                         shard_iterations, diag);
-        status = writer == NULL ? MOE_INTERNAL : copy(owner, trace, writer, diag);
+        status = moe_trace_get_info(trace)->slots > 0
+                     ? copy_ids(trace, output, shard_iterations, diag)
+                     : copy_counts(owner, trace, output, shard_iterations, diag);
     }
     talloc_free(owner);
     return status;

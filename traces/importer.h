@@ -21,6 +21,9 @@ extern const moe_importer *const moe_importers[];
 /* counts.npy + meta.json of one folder (`path`: the folder or the .npy): uint8, uint16 or uint32
  * [iteration][layer][source][expert], NumPy format 1.0/2.0/3.0, C order, little endian. */
 extern const moe_importer moe_importer_npy;
+/* experts.npy (+ probs.npy) + meta.json of one folder: uint8 or uint16, float32
+ * [request][position][layer][slot]; a per-token recording. */
+extern const moe_importer moe_importer_npy_tokens;
 /* A native trace: checks it and writes it anew (re-sharding, CRCs). */
 extern const moe_importer moe_importer_native;
 

@@ -16,6 +16,7 @@ enum {
 typedef struct literal {
     const char *at;
     const char *end;
+    bool floats; /* the array is one of 32-bit floats, not of unsigned integers */
 } literal;
 
 static void skip_blanks(literal *text)
@@ -89,12 +90,17 @@ static bool take_descr(literal *text, moe_npy *array)
     static const struct {
         const char *name;
         size_t item_bytes;
-    } types[] = {{"|u1", 1}, {"<u1", 1}, {"<u2", 2}, {"<u4", 4}};
+        bool is_float;
+    } types[] = {{"|u1", 1, false},
+                 {"<u1", 1, false},
+                 {"<u2", 2, false},
+                 {"<u4", 4, false},
+                 {"<f4", 4, true}};
     char name[16];
     if (!take_text(text, name, sizeof name))
         return false;
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        if (strcmp(types[i].name, name) == 0)
+        if (strcmp(types[i].name, name) == 0 && types[i].is_float == text->floats)
             array->item_bytes = types[i].item_bytes;
     }
     return array->item_bytes != 0;
@@ -171,8 +177,8 @@ static bool compute_size(moe_npy *array)
     return true;
 }
 
-bool moe_npy_parse(const uint8_t *bytes, size_t length, moe_npy *array, moe_where at,
-                   moe_diag *diag)
+static bool parse(const uint8_t *bytes, size_t length, bool floats, moe_npy *array, moe_where at,
+                  moe_diag *diag)
 {
     size_t offset = 0;
     size_t header = 0;
@@ -182,12 +188,12 @@ bool moe_npy_parse(const uint8_t *bytes, size_t length, moe_npy *array, moe_wher
         moe_diag_error(diag, at, "no NumPy array of format 1.0, 2.0 or 3.0, or cut in its header");
         return false;
     }
-    literal text = {(const char *)bytes + offset, (const char *)bytes + offset + header};
+    literal text = {(const char *)bytes + offset, (const char *)bytes + offset + header, floats};
     if (!take_dictionary(&text, array, &what)) {
         moe_diag_error(diag, at,
-                       "cannot use %s of this NumPy array; expected {'descr': '<u2' (or |u1, <u4), "
+                       "cannot use %s of this NumPy array; expected {'descr': %s, "
                        "'fortran_order': False, 'shape': (...)}",
-                       what);
+                       what, floats ? "'<f4'" : "'<u2' (or |u1, <u4)");
         return false;
     }
     if (!compute_size(array) || array->size_bytes != length - offset - header) {
@@ -198,6 +204,18 @@ bool moe_npy_parse(const uint8_t *bytes, size_t length, moe_npy *array, moe_wher
     }
     array->bytes = bytes + offset + header;
     return true;
+}
+
+bool moe_npy_parse(const uint8_t *bytes, size_t length, moe_npy *array, moe_where at,
+                   moe_diag *diag)
+{
+    return parse(bytes, length, false, array, at, diag);
+}
+
+bool moe_npy_parse_floats(const uint8_t *bytes, size_t length, moe_npy *array, moe_where at,
+                          moe_diag *diag)
+{
+    return parse(bytes, length, true, array, at, diag);
 }
 
 void moe_npy_read(const moe_npy *array, int64_t first, size_t count, uint32_t *values)

@@ -76,6 +76,21 @@ static void put_shape(FILE *stream, const moe_trace_info *info)
                 moe_aggregation_names[info->aggregation], moe_aggregation_names[info->aggregation]);
 }
 
+/* Per-token recordings only. */
+static void put_ids(FILE *stream, const moe_trace_info *info)
+{
+    if (info->slots == 0)
+        return;
+    fprintf(stream,
+            "  per token    %" PRId64 " expert id%s of each token%s; an iteration is a position, a "
+            "source a request\n",
+            info->slots, plural(info->slots),
+            info->probabilities ? " and their probabilities" : "");
+    if (info->null_experts > 0)
+        fprintf(stream, "  null experts %" PRId64 ": ids from %" PRId64 " on, not counted\n",
+                info->null_experts, info->shape.experts);
+}
+
 static void put_origin(FILE *stream, const moe_trace_info *info)
 {
     fprintf(stream, "  origin       ");
@@ -91,6 +106,7 @@ static void put_head(FILE *stream, const moe_trace *trace, const moe_trace_stati
     const moe_trace_info *info = moe_trace_get_info(trace);
     fprintf(stream, "%s\n", trace->at.source->name);
     put_shape(stream, info);
+    put_ids(stream, info);
     if (info->top_k > 0)
         fprintf(stream, "  top_k        %" PRId64 "\n", info->top_k);
     else
@@ -101,7 +117,8 @@ static void put_head(FILE *stream, const moe_trace *trace, const moe_trace_stati
             info->tokens_recorded ? "recorded" : "derived: assignments / top_k");
     fprintf(stream, "  assignments  %.1f in a dispatch, on average\n", statistics->assignments);
     put_origin(stream, info);
-    fprintf(stream, "  digest       %s (CRC-32 of the counts)\n\n", info->digest);
+    fprintf(stream, "  digest       %s (CRC-32 of the %s)\n\n", info->digest,
+            info->slots > 0 ? "expert ids" : "counts");
 }
 
 static void put_imbalance(FILE *stream, const moe_trace_statistics *statistics)
@@ -199,14 +216,23 @@ static json_t *statistics_json(const moe_trace_statistics *statistics)
                      number_json(statistics->source_spread));
 }
 
+static json_t *ids_json(const moe_trace_info *info)
+{
+    return json_pack("{s:I, s:I, s:b}", "slots", (json_int_t)info->slots, "null_experts",
+                     (json_int_t)info->null_experts, "probabilities", (int)info->probabilities);
+}
+
 json_t *moe_trace_info_json(const moe_trace *trace, const moe_trace_statistics *statistics)
 {
     const moe_trace_info *info = moe_trace_get_info(trace);
-    return json_pack("{s:s, s:o, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:O, s:o}", "file",
-                     trace->at.source->name, "shape", shape_json(&info->shape), "aggregation",
-                     moe_aggregation_names[info->aggregation], "window", (json_int_t)info->window,
-                     "top_k", (json_int_t)info->top_k, "synthetic", info->synthetic,
-                     "tokens_recorded", info->tokens_recorded, "origin", info->origin, "crc32",
-                     info->digest, "provenance", (json_t *)info->provenance, "statistics",
-                     statistics_json(statistics));
+    json_t *json = json_pack("{s:s, s:o, s:s, s:I, s:I, s:b, s:b, s:s, s:s, s:O, s:o}", "file",
+                             trace->at.source->name, "shape", shape_json(&info->shape),
+                             "aggregation", moe_aggregation_names[info->aggregation], "window",
+                             (json_int_t)info->window, "top_k", (json_int_t)info->top_k,
+                             "synthetic", info->synthetic, "tokens_recorded", info->tokens_recorded,
+                             "origin", info->origin, "crc32", info->digest, "provenance",
+                             (json_t *)info->provenance, "statistics", statistics_json(statistics));
+    if (info->slots > 0)
+        json_object_set_new(json, "per_token", ids_json(info));
+    return json;
 }

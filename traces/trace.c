@@ -102,12 +102,13 @@ static bool load_provenance(const opening *o, const json_t *metadata)
 
 static bool load_digest(const opening *o, const json_t *metadata)
 {
-    const char *text = metadata_text(o, metadata, "crc32.counts");
+    const bool has_ids = json_object_get(metadata, "crc32.token_experts") != NULL;
+    const char *key = has_ids ? "crc32.token_experts" : "crc32.counts";
+    const char *text = metadata_text(o, metadata, key);
     if (text == NULL)
         return false;
     if (strlen(text) != 8 || strspn(text, "0123456789abcdef") != 8) {
-        moe_diag_error(o->diag, o->trace->at, "crc32.counts is \"%.20s\"; expected 8 hex digits",
-                       text);
+        moe_diag_error(o->diag, o->trace->at, "%s is \"%.20s\"; expected 8 hex digits", key, text);
         return false;
     }
     memcpy(o->trace->info.digest, text, sizeof o->trace->info.digest);
@@ -267,6 +268,21 @@ static moe_shard *shards_create(moe_trace *trace, size_t count)
     return trace->shards;
 }
 
+static bool open_token_ids(const opening *o, moe_shard *shard, const json_t *metadata)
+{
+    shard->token_experts = moe_safetensors_tensor(shard->file, "token_experts");
+    shard->token_probs = moe_safetensors_tensor(shard->file, "token_probs");
+    if (moe_safetensors_tensor(shard->file, "counts") != NULL) {
+        moe_diag_error(o->diag, o->trace->at,
+                       "both \"counts\" and \"token_experts\"; expected one of them");
+        return false;
+    }
+    if (!moe_token_ids_load(&o->trace->info, shard, metadata, o->diag))
+        return false;
+    shard->iterations = o->trace->info.shape.iterations;
+    return check_relations(o);
+}
+
 static bool open_single(const opening *o, const char *path, moe_where named_at)
 {
     moe_trace *trace = o->trace;
@@ -275,7 +291,12 @@ static bool open_single(const opening *o, const char *path, moe_where named_at)
     if (shard->file == NULL)
         return false;
     trace->at = moe_safetensors_where(shard->file);
-    if (!load_metadata(o, moe_safetensors_metadata(shard->file)) || !load_shard(o, shard))
+    const json_t *metadata = moe_safetensors_metadata(shard->file);
+    if (!load_metadata(o, metadata))
+        return false;
+    if (moe_safetensors_tensor(shard->file, "token_experts") != NULL)
+        return open_token_ids(o, shard, metadata);
+    if (!load_shard(o, shard))
         return false;
     trace->info.shape = shard_shape(shard);
     trace->info.tokens_recorded = shard->tokens != NULL;
@@ -495,8 +516,7 @@ static void widen_u16(const uint8_t *bytes, size_t count, uint32_t *values)
     }
 }
 
-/* Items [first, first + count) of an array as 32-bit integers. */
-static void read_items(const moe_tensor *tensor, int64_t first, size_t count, uint32_t *values)
+void moe_tensor_read_u32(const moe_tensor *tensor, int64_t first, size_t count, uint32_t *values)
 {
     const uint8_t *bytes = tensor->bytes + (size_t)first * tensor->item_bytes;
     if (tensor->item_bytes == sizeof(uint32_t)) {
@@ -528,15 +548,20 @@ void moe_trace_read(const moe_trace *trace, int64_t iteration, int64_t micro_bat
     assert(iteration >= 0 && iteration < shape->iterations);
     assert(micro_batch >= 0 && micro_batch < shape->micro_batches);
     assert(layer >= 0 && layer < shape->layers);
+    if (trace->info.slots > 0) {
+        moe_token_ids_read(trace, iteration, layer, counts, tokens);
+        return;
+    }
     const moe_shard *shard = find_shard(trace, iteration);
     const int64_t dispatch =
         ((iteration - shard->first) * shape->micro_batches + micro_batch) * shape->layers + layer;
     const int64_t cells = moe_trace_dispatch_cells(shape);
-    read_items(shard->counts, dispatch * cells, (size_t)cells, counts);
+    moe_tensor_read_u32(shard->counts, dispatch * cells, (size_t)cells, counts);
     if (tokens == NULL)
         return;
     if (shard->tokens != NULL)
-        read_items(shard->tokens, dispatch * shape->sources, (size_t)shape->sources, tokens);
+        moe_tensor_read_u32(shard->tokens, dispatch * shape->sources, (size_t)shape->sources,
+                            tokens);
     else
         derive_tokens(&trace->info, counts, tokens);
 }

@@ -21,6 +21,17 @@
  *     provenance  a JSON object: everything else known about the run
  *     crc32.NAME  CRC-32 of the tensor NAME, 8 hex digits
  *
+ * Per-token recordings have, instead of counts, what each token was assigned (one file, no shards):
+ *
+ *     token_experts  U8 or U16 [request][position][layer][slot]   expert ids, as the gate ranked them;
+ *                    ids from `experts` on are null experts
+ *     token_probs    F32, the same shape: combine weights (optional)
+ *
+ * and in the metadata `experts` and `null_experts`; top_k is the number of slots, or "0" with null
+ * experts. They read like counts: an iteration is a position, a source a request, each with one
+ * token (the requests of a batch decoded in lock step). Which experts were chosen together:
+ * token_ids.h.
+ *
  * A dispatch happens per micro-batch and the sum of maxima exceeds the maximum of sums, so a trace
  * whose aggregation is not "dispatch" is never used as if it were: see mapping.h. */
 #ifndef MOE_TRACES_TRACE_H
@@ -53,9 +64,12 @@ typedef struct moe_trace_info {
     int64_t top_k;  /* 0: varies from token to token */
     bool synthetic;
     bool tokens_recorded; /* distinct tokens are in the file, not derived from top_k */
+    int64_t slots;        /* of a token, in a per-token recording; 0: counts */
+    int64_t null_experts; /* per-token recordings only */
+    bool probabilities;   /* the same: token_probs is there */
     const char *origin;
     const json_t *provenance; /* borrowed; an object, possibly empty */
-    char digest[9];           /* CRC-32 of counts */
+    char digest[9];           /* CRC-32 of counts, or of token_experts */
 } moe_trace_info;
 
 typedef struct moe_trace moe_trace;
@@ -78,7 +92,8 @@ void moe_trace_read(const moe_trace *trace, int64_t iteration, int64_t micro_bat
                     uint32_t *counts, uint32_t *tokens);
 
 /* Writing, iteration by iteration, whole or nothing, in the narrowest integer type that fits. The
- * shape in `info` is final; `tokens_recorded` and `digest` are not read. `with_tokens` false:
+ * shape in `info` is final; `tokens_recorded`, `digest` and what per-token
+ * recordings have are not read. `with_tokens` false:
  * `tokens` is NULL in every append. shard_iterations 0: one file; else "x.safetensors" (or its
  * index) becomes x-00001-of-0000N.safetensors, ... and x.safetensors.index.json. */
 typedef struct moe_trace_writer moe_trace_writer;

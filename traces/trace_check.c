@@ -104,6 +104,8 @@ moe_status moe_trace_check(const moe_trace *trace, moe_diag *diag)
     c.counts = moe_need(talloc_array(owner, uint32_t, (size_t)moe_trace_dispatch_cells(shape)));
     c.tokens = moe_need(talloc_array(owner, uint32_t, (size_t)shape->sources));
     check_crcs(&c);
+    if (trace->info.slots > 0)
+        moe_token_ids_check(trace, diag);
     check_dispatches(&c);
     talloc_free(owner);
     return moe_diag_error_count(diag) == errors ? MOE_OK : MOE_BAD_INPUT;

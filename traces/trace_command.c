@@ -155,8 +155,8 @@ static const subcommand subcommands[] = {
      "predicts it.",
      json_options, run_info},
     {"convert", 2, "INPUT OUTPUT.safetensors",
-     "Turns a recording into a native trace. INPUT is a folder with counts.npy and meta.json, or a "
-     "native trace to be written anew.",
+     "Turns a recording into a native trace. INPUT is a folder with counts.npy (or, token by "
+     "token, experts.npy) and meta.json, or a native trace to be written anew.",
      convert_options, run_convert},
     {"check", 1, "FILE",
      "Reads all of a trace and says whether it is sound: CRCs, and each source's assignments "

@@ -64,7 +64,7 @@ static void set_text(json_t *object, const char *key, const char *text)
     json_object_set_new(object, key, json_string(text));
 }
 
-static json_t *create_metadata(const moe_trace_info *info)
+json_t *moe_trace_create_metadata(const moe_trace_info *info)
 {
     json_t *metadata = json_object();
     char *provenance = info->provenance == NULL
@@ -116,7 +116,7 @@ moe_trace_writer *moe_trace_writer_open(void *owner, const char *path, const moe
     talloc_set_destructor(writer, writer_destroy);
     writer->path = moe_need(talloc_strdup(writer, path));
     writer->info = *info;
-    writer->metadata = create_metadata(info);
+    writer->metadata = moe_trace_create_metadata(info);
     writer->shard_iterations = shard_iterations;
     if (spool_open(&writer->counts, path, diag) &&
         (!with_tokens || spool_open(&writer->tokens, path, diag)))

@@ -127,7 +127,7 @@ moe_fssdp_rank *moe_fssdp_ranking(moe_arena *arena, const double *loads, int exp
 /* One layer in one EP group. */
 typedef struct moe_fssdp_layer {
     const moe_cluster *cluster;
-    int first; /* devices [first, first + devices) are the group */
+    int first; /* ranks [first, first + devices) are the group */
     int devices;
     int experts;
     int words;

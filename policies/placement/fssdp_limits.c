@@ -1,4 +1,5 @@
 /* What bounds FSSDP: the overlap degree t, which time sets, and the slots m, which memory sets. */
+#include "models/cluster_ranks.h"
 #include "policies/placement/fssdp.h"
 
 #include <math.h>
@@ -7,15 +8,24 @@
 
 /* --- overlap degree ------------------------------------------------------------------------- */
 
-/* The i-th of some experts whose homes nobody knows yet: host by host, then device by device, so
- * that the experts 0 .. t - 1 lie as evenly as they can. */
-static int home_of(const moe_problem *problem, int first, int i)
+/* Homes of `count` experts of which nobody knows them yet: hosts by turns and the devices of each by
+ * turns, so that the experts 0 .. t - 1 lie as evenly as they can. */
+static void find_homes(const moe_problem *problem, moe_arena *arena, int group, int count,
+                       int *homes)
 {
-    int per_host = problem->cluster->devices_per_host;
     int ep = problem->layout.ep;
-    int hosts = (ep + per_host - 1) / per_host;
-    int within = i % hosts * per_host + i / hosts % per_host;
-    return first + within % ep;
+    int *ranks = moe_arena_array(arena, int, (size_t)ep);
+    int *first = moe_arena_array(arena, int, (size_t)ep + 1); /* of each host, in `ranks` */
+    int hosts = 0;
+    moe_cluster_by_host(problem->cluster, group * ep, ep, ranks);
+    while (first[hosts] < ep) {
+        first[hosts + 1] = moe_cluster_host_end(problem->cluster, ranks, ep, first[hosts]);
+        hosts++;
+    }
+    for (int i = 0; i < count; i++) {
+        int from = first[i % hosts];
+        homes[i] = ranks[from + i / hosts % (first[i % hosts + 1] - from)];
+    }
 }
 
 /* Seconds until `count` experts of every group are on all devices of their groups. */
@@ -25,12 +35,14 @@ static double everywhere_s(const moe_problem *problem, moe_arena *arena,
     const moe_layout *layout = &problem->layout;
     size_t words = ((size_t)layout->devices + 63) / 64;
     moe_chunk *chunks = moe_arena_array(arena, moe_chunk, (size_t)(layout->groups * count));
+    int *homes = moe_arena_array(arena, int, (size_t)count);
     for (int g = 0; g < layout->groups; g++) {
         uint64_t *all = moe_arena_array(arena, uint64_t, words);
         for (int d = 0; d < layout->ep; d++)
             moe_set_add(all, g * layout->ep + d);
+        find_homes(problem, arena, g, count, homes);
         for (int i = 0; i < count; i++)
-            chunks[g * count + i] = (moe_chunk){home_of(problem, g * layout->ep, i), all};
+            chunks[g * count + i] = (moe_chunk){homes[i], all};
     }
     return moe_problem_chunks_s(problem, arena, schedule, chunks, layout->groups * count);
 }
@@ -56,12 +68,23 @@ static int overlap_by_profile(const moe_problem *problem, const moe_schedule *sc
     return fits;
 }
 
+static bool spans_hosts(const moe_problem *problem)
+{
+    const moe_layout *layout = &problem->layout;
+    for (int rank = 0; rank < layout->devices; rank++) {
+        int first = moe_layout_group(layout, rank) * layout->ep;
+        if (moe_cluster_host(problem->cluster, rank) != moe_cluster_host(problem->cluster, first))
+            return true;
+    }
+    return false;
+}
+
 /* The paper's bw: between hosts if a group spans several, else within one. */
 static double line_rate(const moe_problem *problem, bool of_host)
 {
     const moe_cluster_spec *spec = problem->cluster->spec;
     double devices = (double)problem->cluster->devices_per_host;
-    if (problem->layout.ep <= problem->cluster->devices_per_host)
+    if (!spans_hosts(problem))
         return spec->intra.bandwidth_bytes_per_s;
     bool shared = spec->nic.sharing == MOE_NIC_PER_HOST;
     double host = spec->nic.bandwidth_bytes_per_s * (shared ? 1 : devices);
@@ -133,6 +156,13 @@ static double peak_bytes(const moe_problem *problem, moe_fssdp_rows rows)
     return typical.peak - typical.buffers + hottest.buffers;
 }
 
+static double slot_bytes(const moe_fssdp *state, const moe_problem *problem)
+{
+    return moe_step_serves(&problem->options)
+               ? moe_memory_serving_slot_bytes(problem->network, &state->schedule)
+               : moe_memory_slot_bytes(problem->network, &state->schedule);
+}
+
 /* m from what the highest peak so far leaves: experts of every layer that fit beside it. */
 void moe_fssdp_update_slots(moe_fssdp *state, const moe_problem *problem, moe_fssdp_rows rows)
 {
@@ -140,7 +170,7 @@ void moe_fssdp_update_slots(moe_fssdp *state, const moe_problem *problem, moe_fs
         return;
     state->peak_bytes = fmax(state->peak_bytes, peak_bytes(problem, rows));
     double left = problem->cluster->spec->device.memory_bytes - state->peak_bytes;
-    double slots = floor(left / moe_memory_slot_bytes(problem->network, &state->schedule));
+    double slots = floor(left / slot_bytes(state, problem));
     int experts = moe_fssdp_experts(problem);
     state->slots = slots < 0 ? 0 : slots < experts ? (int)slots : experts;
     if (state->tunables->slots_count == MOE_FSSDP_WITH_SHARD)

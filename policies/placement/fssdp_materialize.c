@@ -1,4 +1,5 @@
 /* Hecate's Algorithm 1: which experts are copied where, given loads, t and free slots. */
+#include "models/cluster_ranks.h"
 #include "policies/placement/fssdp.h"
 
 #include <stdlib.h>
@@ -100,25 +101,22 @@ static void put_everywhere(const moe_fssdp_layer *layer, uint64_t *set)
 
 /* --- second branch: slots are scarce ---------------------------------------------------------- */
 
-/* The devices of the group on one host, [from, end) within the group, as one expert sees them. */
+/* The devices of the group on one host, as one expert sees them. */
 typedef struct host_view {
-    int from;
-    int end;
     int held; /* copies of the expert */
     int free_slots;
     int device; /* the one with most free slots among those that lack it; -1: none has any */
 } host_view;
 
-static host_view view_host(const moe_fssdp_layer *layer, const uint64_t *set, int from)
+static host_view view_host(const moe_fssdp_layer *layer, const uint64_t *set, const int *ranks,
+                           int count)
 {
-    int per_host = layer->cluster->devices_per_host;
-    int end = ((layer->first + from) / per_host + 1) * per_host - layer->first;
-    host_view view = {
-        .from = from, .end = end < layer->devices ? end : layer->devices, .device = -1};
-    for (int d = from; d < view.end; d++) {
+    host_view view = {.device = -1};
+    for (int i = 0; i < count; i++) {
+        int d = ranks[i] - layer->first;
         int room = layer->free_slots[d];
         view.free_slots += room > 0 ? room : 0;
-        if (moe_set_has(set, layer->first + d))
+        if (moe_set_has(set, ranks[i]))
             view.held++;
         else if (room > 0 && (view.device < 0 || room > layer->free_slots[view.device]))
             view.device = d;
@@ -135,14 +133,15 @@ static bool better_host(const host_view *a, const host_view *b)
 
 /* One more copy: a host that lacks the expert before one that has it, then the host with more free
  * slots, then the device with more. False: no place. */
-static bool place_one(const moe_fssdp_layer *layer, uint64_t *set)
+static bool place_one(const moe_fssdp_layer *layer, const int *by_host, uint64_t *set)
 {
     host_view best = {.device = -1};
     for (int from = 0; from < layer->devices;) {
-        host_view view = view_host(layer, set, from);
+        int end = moe_cluster_host_end(layer->cluster, by_host, layer->devices, from);
+        host_view view = view_host(layer, set, by_host + from, end - from);
         if (view.device >= 0 && (best.device < 0 || better_host(&view, &best)))
             best = view;
-        from = view.end;
+        from = end;
     }
     if (best.device < 0)
         return false;
@@ -171,6 +170,7 @@ static void spread(moe_arena *arena, const moe_fssdp_layer *layer, const moe_fss
 {
     int *held = moe_arena_array(arena, int, (size_t)candidates); /* beyond the owner */
     int *replicas = moe_arena_array(arena, int, (size_t)candidates);
+    int *by_host = moe_arena_array(arena, int, (size_t)layer->devices);
     int last = layer->first + layer->devices;
     for (int i = 0; i < candidates; i++) {
         const uint64_t *set = set_of(layer, copies, ranking[i].expert);
@@ -181,10 +181,11 @@ static void spread(moe_arena *arena, const moe_fssdp_layer *layer, const moe_fss
         return;
     moe_fssdp_assign_slots(ranking, candidates, slots, layer->devices - 1, layer->replicas,
                            replicas);
+    moe_cluster_by_host(layer->cluster, layer->first, layer->devices, by_host);
     for (int i = 0; i < candidates; i++) {
         uint64_t *set = set_of(layer, copies, ranking[i].expert);
         for (int n = held[i]; n < replicas[i]; n++) {
-            if (!place_one(layer, set))
+            if (!place_one(layer, by_host, set))
                 break;
         }
     }

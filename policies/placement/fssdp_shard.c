@@ -1,6 +1,7 @@
 /* Hecate's Algorithm 2: homes for the experts of all layers at once. Hot experts get replicas
  * anyway, so the cold ones choose first, hottest of them first, each on the least loaded host and
  * device. */
+#include "models/cluster_ranks.h"
 #include "policies/placement/fssdp.h"
 
 #include <stdlib.h>
@@ -10,19 +11,13 @@ typedef struct plan {
     const moe_fssdp_sharding *sharding;
     moe_fssdp_rank **ranking; /* [layers] */
     int top;                  /* t, at most all experts */
+    int *by_host;             /* [devices] */
     int *free_slots;          /* [devices], over all layers */
     double *load;             /* [devices]: of the layer, or of all layers so far */
     int *owner;               /* [layers][experts]; -1: not placed yet */
 } plan;
 
-static int host_end(const moe_fssdp_sharding *sharding, int from)
-{
-    int per_host = sharding->cluster->devices_per_host;
-    int end = (from / per_host + 1) * per_host;
-    return end < sharding->devices ? end : sharding->devices;
-}
-
-/* Devices [from, end) added up; `free_slots` 0: nothing can go there. */
+/* Devices by_host[from .. end) added up; `free_slots` 0: nothing can go there. */
 typedef struct spot {
     int from;
     int end;
@@ -33,9 +28,9 @@ typedef struct spot {
 static spot spot_of(const plan *p, int from, int end)
 {
     spot s = {.from = from, .end = end};
-    for (int d = from; d < end; d++) {
-        s.load += p->load[d];
-        s.free_slots += p->free_slots[d];
+    for (int i = from; i < end; i++) {
+        s.load += p->load[p->by_host[i]];
+        s.free_slots += p->free_slots[p->by_host[i]];
     }
     return s;
 }
@@ -52,19 +47,20 @@ static void keep_better(spot *best, const spot *candidate)
 
 static int least_loaded(const plan *p)
 {
+    const moe_fssdp_sharding *sharding = p->sharding;
     spot host = {0};
-    for (int from = 0; from < p->sharding->devices;) {
-        int end = host_end(p->sharding, from);
+    for (int from = 0; from < sharding->devices;) {
+        int end = moe_cluster_host_end(sharding->cluster, p->by_host, sharding->devices, from);
         spot candidate = spot_of(p, from, end);
         keep_better(&host, &candidate);
         from = end;
     }
     spot device = {0};
-    for (int d = host.from; d < host.end; d++) {
-        spot candidate = spot_of(p, d, d + 1);
+    for (int i = host.from; i < host.end; i++) {
+        spot candidate = spot_of(p, i, i + 1);
         keep_better(&device, &candidate);
     }
-    return device.from;
+    return p->by_host[device.from];
 }
 
 static void give(plan *p, int layer, int expert, int device)
@@ -138,10 +134,12 @@ static plan plan_begin(moe_arena *arena, const moe_fssdp_sharding *s)
         .sharding = s,
         .ranking = moe_arena_array(arena, moe_fssdp_rank *, (size_t)s->layers),
         .top = s->overlap < s->experts ? s->overlap : s->experts,
+        .by_host = moe_arena_array(arena, int, (size_t)s->devices),
         .free_slots = moe_arena_array(arena, int, (size_t)s->devices),
         .load = moe_arena_array(arena, double, (size_t)s->devices),
         .owner = moe_arena_array(arena, int, all),
     };
+    moe_cluster_by_host(s->cluster, 0, s->devices, p.by_host);
     for (int l = 0; l < s->layers; l++)
         p.ranking[l] =
             moe_fssdp_ranking(arena, s->loads + (size_t)l * (size_t)s->experts, s->experts);

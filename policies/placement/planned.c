@@ -38,15 +38,19 @@ static void planned_dispatch(void *state, const moe_problem *problem, const moe_
 
 static char *planned_describe(void *owner, const void *state, const moe_problem *problem)
 {
-    const planned *own = state;
+    const moe_plan *plan = ((const planned *)state)->plan;
+    const moe_plan_prediction *seen = &plan->prediction;
     (void)problem;
-    return moe_need(
-        talloc_asprintf(owner,
-                        "runs the plan of %s as given: %.1f copies a device and layer "
-                        "beside the owners, nothing decided anew",
-                        own->plan->path ? own->plan->path : "this run",
-                        (double)moe_plan_copies(own->plan) /
-                            (double)(own->plan->layout.devices * own->plan->model.layers)));
+    char *text = moe_need(talloc_asprintf(
+        owner,
+        "runs %s as given: %.1f copies a device and layer beside the owners, nothing decided anew",
+        plan->path != NULL ? plan->path : "its plan",
+        (double)moe_plan_copies(plan) / (double)(plan->layout.devices * plan->model.layers)));
+    if (seen->engine != NULL)
+        text = moe_need(talloc_asprintf_append(
+            text, "; made from iterations %lld to %lld, which are no test of it",
+            (long long)seen->made_from.first, (long long)seen->made_from.last - 1));
+    return text;
 }
 
 const moe_policy moe_policy_planned = {
