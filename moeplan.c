@@ -48,7 +48,7 @@ static void print_help(FILE *stream)
     fprintf(
         stream,
         "Usage: moeplan SUBCOMMAND ...\n\n"
-        "Simulates a training step of a Mixture-of-Experts model on a described cluster, for a\n"
+        "Simulates steps of a Mixture-of-Experts model on a described cluster, for a\n"
         "recorded routing trace, under each of several ways to place its experts.\n\n");
     for (const subcommand *command = subcommands; command < subcommands + SUBCOMMANDS; command++)
         fprintf(stream, "  %-9s %-23s %s\n", command->name, command->arguments, command->sentence);

@@ -1,4 +1,5 @@
 #include "reports/report.h"
+#include "sim/sensitivity.h"
 
 #include <talloc.h>
 
@@ -51,13 +52,13 @@ static json_t *parallel_json(const moe_binding *binding)
 
 static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program",
-                     "moeplan " MOEPLAN_VERSION, "engine", binding->engine->name, "network_model",
-                     binding->engine->network_model, "port_sharing",
-                     moe_sharing_names[binding->scenario->port_sharing], "step", "train",
-                     "parallel", parallel_json(binding), "interference", (int)binding->scenario->interference, "seed",
-                     (json_int_t)binding->scenario->seed, "inputs",
-                     inputs_json(binding), "profile", profile_json(binding, run));
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program", "moeplan " MOEPLAN_VERSION,
+        "engine", binding->engine->name, "network_model", binding->engine->network_model,
+        "port_sharing", moe_sharing_names[binding->scenario->port_sharing], "step", "train",
+        "parallel", parallel_json(binding), "interference", (int)binding->scenario->interference,
+        "seed", (json_int_t)binding->scenario->seed, "inputs", inputs_json(binding), "profile",
+        profile_json(binding, run));
 }
 
 /* Only where a scenario asks for it. */
@@ -81,13 +82,31 @@ static json_t *policy_json(const moe_binding *binding, const moe_run *run, int p
     return json;
 }
 
+/* {"steps": n, "per_flow": {"ep": relative difference of the step time, ...}}; null where nothing is shared. */
+static json_t *sensitivity_json(const moe_run *run)
+{
+    const moe_sensitivity *sensitivity = run->sensitivity;
+    if (sensitivity == NULL)
+        return json_null();
+    json_t *json = json_pack("{s:i}", "steps", sensitivity->steps);
+    for (int r = 0; r < sensitivity->rule_count; r++) {
+        json_t *rule = json_object();
+        for (int p = 0; p < sensitivity->policy_count; p++)
+            json_object_set_new(
+                rule, run->policies[p].result.name,
+                json_real(sensitivity->difference[p * sensitivity->rule_count + r]));
+        json_object_set_new(json, moe_sharing_names[sensitivity->rules[r]], rule);
+    }
+    return json;
+}
+
 json_t *moe_report_json(const moe_binding *binding, const moe_run *run)
 {
     json_t *policies = json_array();
     for (int p = 0; p < run->policy_count; p++)
         json_array_append_new(policies, policy_json(binding, run, p));
-    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o}", "engine", binding->engine->name, "seed",
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "engine", binding->engine->name, "seed",
                      (json_int_t)binding->scenario->seed, "cluster", cluster_json(binding), "trace",
-                     trace_json(binding, run), "policies", policies, "provenance",
-                     provenance_json(binding, run));
+                     trace_json(binding, run), "policies", policies, "port_sharing_sensitivity",
+                     sensitivity_json(run), "provenance", provenance_json(binding, run));
 }

@@ -5,6 +5,7 @@
 #include "reports/report.h"
 #include "reports/scenario_arguments.h"
 #include "reports/timeline_file.h"
+#include "sim/sensitivity.h"
 
 #include <stdlib.h>
 #include <talloc.h>
@@ -193,10 +194,15 @@ static moe_status simulate(simulate_arguments *arguments, moe_diag *diag)
     int *chosen;
     int count = moe_scenario_choose(&arguments->common, binding, &chosen);
     moe_progress_start(&progress);
-    const moe_run *run = moe_run_scenario(arguments->common.owner, binding, chosen, count,
-                                          &run_options, &status, diag);
+    moe_run *run = moe_run_scenario(arguments->common.owner, binding, chosen, count, &run_options,
+                                    &status, diag);
+    if (run != NULL)
+        run->sensitivity = moe_sharing_sensitivity(arguments->common.owner, binding, run, chosen,
+                                                   count, &run_options, &status, diag);
     moe_progress_end(&progress);
-    return run != NULL ? publish(arguments, binding, run, chosen, diag) : status;
+    if (status != MOE_OK)
+        return status;
+    return publish(arguments, binding, run, chosen, diag);
 }
 
 int moe_simulate_command(int argc, char **argv)

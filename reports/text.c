@@ -1,5 +1,6 @@
 #include "configs/base/units.h"
 #include "reports/report.h"
+#include "sim/sensitivity.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -381,10 +382,11 @@ static void print_dispatch(const moe_binding *binding, const moe_run *run, FILE 
     if (once_per == MOE_ONCE_PER_ASSIGNMENT)
         return;
     wrapped line = {.stream = stream, .indent = 4};
-    fprintf(stream,
-            "  dispatch: a token is sent once per %s; how many tokens that are is ESTIMATED from the "
-            "trace's counts\n    (models/distinct.h); assignments crossing for each token sent:\n    ",
-            moe_once_names[once_per]);
+    fprintf(
+        stream,
+        "  dispatch: a token is sent once per %s; how many tokens that are is ESTIMATED from the "
+        "trace's counts\n    (models/distinct.h); assignments crossing for each token sent:\n    ",
+        moe_once_names[once_per]);
     for (int p = 0; p < run->policy_count; p++) {
         const moe_result *result = &run->policies[p].result;
         char item[96];
@@ -392,6 +394,21 @@ static void print_dispatch(const moe_binding *binding, const moe_run *run, FILE 
         wrap_item(&line, item);
     }
     fputc('\n', stream);
+}
+
+/* Nobody knows how collectives share a port before it is measured: how much hangs on the rule. */
+static void print_sensitivity(const moe_run *run, FILE *stream)
+{
+    const moe_sensitivity *sensitivity = run->sensitivity;
+    if (sensitivity == NULL)
+        return;
+    for (int r = 0; r < sensitivity->rule_count; r++) {
+        fprintf(stream, "  were ports shared %s:", moe_sharing_names[sensitivity->rules[r]]);
+        for (int p = 0; p < sensitivity->policy_count; p++)
+            fprintf(stream, "%s %s %+.2f %%", p > 0 ? "," : "", run->policies[p].result.name,
+                    100 * sensitivity->difference[p * sensitivity->rule_count + r]);
+        fprintf(stream, " step time (%d steps of each)\n", sensitivity->steps);
+    }
 }
 
 static void print_basis(const moe_binding *binding, const moe_run *run, FILE *stream)
@@ -408,6 +425,7 @@ static void print_basis(const moe_binding *binding, const moe_run *run, FILE *st
             moe_sharing_names[binding->scenario->port_sharing],
             binding->scenario->interference ? "with interference of computation and communication"
                                             : "without interference");
+    print_sensitivity(run, stream);
 }
 
 static const moe_result *fastest_that_fits(const moe_run *run)

@@ -118,8 +118,7 @@ static double pace(const takers *t)
 }
 
 /* R2: when the work left on the slot is done, at the pace of now and the device's speed. */
-static double work_end(const moe_execution *execution, const moe_op *op, int device,
-                       const slot *s)
+static double work_end(const moe_execution *execution, const moe_op *op, int device, const slot *s)
 {
     if (op->kind != MOE_OP_COMPUTE)
         return execution->now_s + s->left_s;
@@ -154,8 +153,8 @@ static void change_pace(moe_execution *execution, int device, double sm_share, i
         slot *s = slot_of(execution, device, stream);
         if (s->op < 0 || execution->program->ops[s->op].kind != MOE_OP_COMPUTE)
             continue;
-        const double passed_s = moe_speed_done(execution->program->speed, device, s->since_s,
-                                               execution->now_s);
+        const double passed_s =
+            moe_speed_done(execution->program->speed, device, s->since_s, execution->now_s);
         s->left_s = fmax(0, s->left_s - old_pace * passed_s);
         s->since_s = execution->now_s;
         end_at(execution, s->op, device,
@@ -250,8 +249,7 @@ static void set_port_speed(moe_execution *execution, int port)
 {
     double until_s;
     const int unit = moe_speed_port(execution->cluster, port);
-    const double speed =
-        moe_speed_at(execution->program->speed, unit, execution->now_s, &until_s);
+    const double speed = moe_speed_at(execution->program->speed, unit, execution->now_s, &until_s);
     execution->interface->set_speed(execution->simgrid, port, speed);
     if (until_s < INFINITY)
         moe_execution_push(execution, until_s, MOE_EVENT_SPEED, -1, port);

@@ -91,8 +91,8 @@ static void number_ports(moe_message *message, int id)
         const int p = traffic->ports[k];
         message->number[p] = k;
         const double factor = traffic->bytes[k] > 0 ? traffic->work[k] / traffic->bytes[k] : 1;
-        message->factor[p] = moe_speed_work(base->program->speed, id,
-                                            moe_speed_port(base->cluster, p), factor);
+        message->factor[p] =
+            moe_speed_work(base->program->speed, id, moe_speed_port(base->cluster, p), factor);
         message->left[p] = traffic->bytes[k];
     }
 }

@@ -41,6 +41,7 @@ typedef struct moe_run {
     int policy_count;
     moe_run_policy *policies;
     int64_t iterations;
+    const struct moe_sensitivity *sensitivity; /* sim/sensitivity.h, by whoever measured it; or NULL */
 } moe_run;
 
 /* Runs the policies at indices chosen[count] of the scenario. Owned by `owner`; NULL after a

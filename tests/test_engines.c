@@ -1273,6 +1273,20 @@ static void test_opened_twice(void **state)
     in_child(open_twice);
 }
 
+static void test_too_large_for_message(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    world *w = world_create(65, 8, 0, 1, 1);
+    assert_null(moe_engine_message.open(w, w->cluster, NULL, moe_diag_create(w, stream)));
+    fclose(stream);
+    assert_non_null(strstr(text, "at most 512 devices, the cluster has 520"));
+    free(text);
+    talloc_free(w);
+}
+
 /* --- the adapter itself ----------------------------------------------------------------------- */
 
 typedef struct witness {
@@ -1421,6 +1435,7 @@ int main(void)
         cmocka_unit_test(test_find),
         cmocka_unit_test(test_missing_module),
         cmocka_unit_test(test_opened_twice),
+        cmocka_unit_test(test_too_large_for_message),
         cmocka_unit_test(test_adapter),
     };
     struct CMUnitTest known[COUNT_OF(exemplars)] = {{0}};
