@@ -52,13 +52,14 @@ static json_t *parallel_json(const moe_binding *binding)
 
 static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
 {
-    return json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program", "moeplan " MOEPLAN_VERSION,
-        "engine", binding->engine->name, "network_model", binding->engine->network_model,
-        "port_sharing", moe_sharing_names[binding->scenario->port_sharing], "step", "train",
-        "parallel", parallel_json(binding), "interference", (int)binding->scenario->interference,
-        "seed", (json_int_t)binding->scenario->seed, "inputs", inputs_json(binding), "profile",
-        profile_json(binding, run));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program",
+                     "moeplan " MOEPLAN_VERSION, "engine", binding->engine->name, "network_model",
+                     binding->engine->network_model, "port_sharing",
+                     moe_sharing_names[binding->scenario->port_sharing], "step",
+                     moe_step_kind_names[binding->scenario->step], "parallel",
+                     parallel_json(binding), "interference", (int)binding->scenario->interference,
+                     "seed", (json_int_t)binding->scenario->seed, "inputs", inputs_json(binding),
+                     "profile", profile_json(binding, run));
 }
 
 /* Only where a scenario asks for it. */
@@ -67,8 +68,9 @@ static json_t *dispatch_json(const moe_binding *binding, const moe_result *resul
     const int once_per = binding->scenario->dispatch.once_per;
     if (once_per == MOE_ONCE_PER_ASSIGNMENT)
         return NULL;
-    return json_pack("{s:s, s:b, s:f}", "once_per", moe_once_names[once_per], "estimated", 1,
-                     "saved_factor", moe_result_saved_factor(result));
+    return json_pack("{s:s, s:b, s:f}", "once_per", moe_once_names[once_per], "estimated",
+                     (int)!moe_binding_knows_tokens(binding), "saved_factor",
+                     moe_result_saved_factor(result));
 }
 
 static json_t *policy_json(const moe_binding *binding, const moe_run *run, int p)

@@ -26,7 +26,7 @@ typedef struct simulate_arguments {
 static const struct argp_option options[] = {
     {"policy", MOE_KEY_POLICY, "NAME", 0,
      "Simulate this policy of the scenario (or any known one); repeatable", 0},
-    {"engine", MOE_KEY_ENGINE, "NAME", 0, "fluid or analytic, instead of the scenario's", 0},
+    {"engine", MOE_KEY_ENGINE, "NAME", 0, "fluid, analytic or message, instead of the scenario's", 0},
     {"set", MOE_KEY_SET, "KEY.PATH=VALUE", 0,
      "Override a key of the scenario or of a file it names; repeatable", 0},
     {"out", KEY_OUT, "DIR", 0, "Write result.json, report.txt and scenario.yaml there", 0},

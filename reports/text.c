@@ -110,6 +110,13 @@ static void write_percent(const report_table *table, int p, const void *argument
              100 * moe_result_mean(result_of(table, p), *(const size_t *)argument));
 }
 
+static void write_mean_time(const report_table *table, int p, const void *argument,
+                            char text[static 48])
+{
+    double seconds = moe_result_mean(result_of(table, p), *(const size_t *)argument);
+    moe_units_format_short(seconds, MOE_SECONDS, text);
+}
+
 static void write_mean_bytes(const report_table *table, int p, const void *argument,
                              char text[static 48])
 {
@@ -227,8 +234,9 @@ static bool part_is_used(const report_table *table, int part)
     return false;
 }
 
-static void print_parts(const report_table *table)
+static void print_parts(const report_table *table, bool has_stragglers)
 {
+    static const size_t hardware = offsetof(moe_step_result, hardware_wait_s);
     print_heading(table, "where the step went (exposed time, mean over devices)");
     for (int part = 0; part < MOE_PARTS; part++) {
         char label[64];
@@ -236,6 +244,8 @@ static void print_parts(const report_table *table)
         if (part_is_used(table, part))
             print_row(table, label, write_part, &part);
     }
+    if (has_stragglers)
+        print_row(table, "    of it, by slow hardware", write_mean_time, &hardware);
 }
 
 static void print_imbalance(const report_table *table)
@@ -382,11 +392,13 @@ static void print_dispatch(const moe_binding *binding, const moe_run *run, FILE 
     if (once_per == MOE_ONCE_PER_ASSIGNMENT)
         return;
     wrapped line = {.stream = stream, .indent = 4};
-    fprintf(
-        stream,
-        "  dispatch: a token is sent once per %s; how many tokens that are is ESTIMATED from the "
-        "trace's counts\n    (models/distinct.h); assignments crossing for each token sent:\n    ",
-        moe_once_names[once_per]);
+    fprintf(stream,
+            "  dispatch: a token is sent once per %s; how many tokens that are is %s\n"
+            "    assignments crossing for each token sent:\n    ",
+            moe_once_names[once_per],
+            moe_binding_knows_tokens(binding)
+                ? "known from the recording, token by token;"
+                : "ESTIMATED from the trace's counts (models/distinct.h);");
     for (int p = 0; p < run->policy_count; p++) {
         const moe_result *result = &run->policies[p].result;
         char item[96];
@@ -464,7 +476,7 @@ void moe_report_text(const moe_binding *binding, const moe_run *run, FILE *strea
     report_table table = {run, stream, &binding->options};
     print_title(binding, run, stream);
     print_step_times(&table);
-    print_parts(&table);
+    print_parts(&table, binding->scenario->stragglers.count > 0);
     print_imbalance(&table);
     print_memory(&table);
     print_traffic(&table);

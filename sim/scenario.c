@@ -502,3 +502,9 @@ moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *cos
         .seed = (uint64_t)binding->scenario->seed,
     };
 }
+
+bool moe_binding_knows_tokens(const moe_binding *binding)
+{
+    return moe_trace_get_info(binding->trace)->slots > 0 && binding->options.tokens == 1 &&
+           !moe_routing_is_marked(binding->routing);
+}

@@ -105,4 +105,8 @@ const char *moe_binding_order(const moe_binding *binding);
 /* The problem as policies see it; `costs` must outlive it. */
 moe_problem moe_binding_problem(const moe_binding *binding, const moe_costs *costs);
 
+/* Whether each dispatch is one recorded token a source (a per-token recording, replayed as it is): then counts
+ * say who was chosen together, and distinct tokens are exact. Else they are estimated (models/distinct.h). */
+bool moe_binding_knows_tokens(const moe_binding *binding);
+
 #endif

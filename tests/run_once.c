@@ -1,6 +1,7 @@
 /* `dispatch: {once_per: ...}` over whole simulations, laws checked in every step. */
 #include "reports/report.h"
 #include "tests/simulation.h"
+#include "traces/token_ids.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,6 +75,51 @@ static void test_saved_factor_is_that_of_bytes(void **state)
     double fewer = MEAN(assignment, 0, inter_host_bytes) - MEAN(host, 0, inter_host_bytes);
     double expected = 4 * crossing * token_bytes * (1 - 1 / saved);
     assert_true(fabs(fewer / expected - 1) < 1e-9);
+    talloc_free(owner);
+}
+
+/* --- per-token recordings --------------------------------------------------------------------- */
+
+enum { REQUESTS = 64, EXPERTS = 16, HOST = 8, POSITIONS = 6 };
+
+/* Tokens of the first positions that cross to the other host of their EP group of 16, from the ids. */
+static double crossing_by_ids(const moe_trace *trace, int layers)
+{
+    int host_of
+        [EXPERTS]; /* expert e lives on the e-th device of the group: on its first or second host */
+    double crossing = 0, tokens[2];
+    for (int e = 0; e < EXPERTS; e++)
+        host_of[e] = e / HOST;
+    for (int position = 0; position < POSITIONS; position++)
+        for (int layer = 0; layer < layers; layer++)
+            for (int request = 0; request < REQUESTS; request++) {
+                const moe_token_range one = {request, request + 1, position, position + 1};
+                moe_trace_count_distinct(trace, layer, &one, host_of, 2, tokens);
+                crossing += tokens[1 - request % EXPERTS / HOST];
+            }
+    return crossing;
+}
+
+/* Replayed as recorded, a request a device, what is sent once is what the ids say, not an estimate. */
+static void test_recorded_tokens_are_counted_exactly(void **state)
+{
+    (void)state;
+    void *owner = talloc_new(NULL);
+    moe_binding *binding;
+    overrides all = {0};
+    set(owner, &all, "trace={file: %s/gpt-moe-16e-top2-aux-tokens.safetensors, window: [0, %d]}",
+        SAMPLES, POSITIONS);
+    set(owner, &all, "model.layers=4");
+    set(owner, &all, "model.experts=16");
+    set(owner, &all, "cluster.hosts=8");
+    set(owner, &all, "parallel.ep=16");
+    set(owner, &all, "policies=[{name: ep}]");
+    const moe_run *run = run_once_per(owner, all, "host", "analytic", &binding);
+    assert_true(moe_binding_knows_tokens(binding));
+    double sent = MEAN(run, 0, crossing_tokens);
+    double by_ids = crossing_by_ids(binding->trace, 4) / POSITIONS;
+    assert_true(fabs(sent / by_ids - 1) < 1e-9);
+    assert_true(MEAN(run, 0, crossing_assignments) > 1.1 * by_ids);
     talloc_free(owner);
 }
 
@@ -152,6 +198,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bytes_fall),
         cmocka_unit_test(test_saved_factor_is_that_of_bytes),
+        cmocka_unit_test(test_recorded_tokens_are_counted_exactly),
         cmocka_unit_test(test_other_routing),
         cmocka_unit_test(test_reports_flag_the_estimate),
     };
