@@ -72,7 +72,7 @@ static void print_version(void)
     printf("\npolicies ");
     for (const moe_policy *const *policy = moe_policies; *policy; policy++)
         printf(" %s", (*policy)->name);
-    printf("\nSimGrid   %s\nCUDA      no\n", MOEPLAN_SIMGRID_VERSION);
+    printf("\nSimGrid   %s\nCUDA      no harness in this version\n", MOEPLAN_SIMGRID_VERSION);
 }
 
 static int refuse(const char *wrong)

@@ -1,4 +1,4 @@
-/* How much an answer depends on the rule by which collectives share ports (DESIGN.md section 9: a matter of
+/* How much an answer depends on the rule by which collectives share ports (a matter of
  * channels and queue pairs, not known beforehand): a few steps of every policy, evenly spaced over the
  * run, executed again under the other rules. What a policy decides does not depend on the rule. */
 #ifndef MOE_SIM_SENSITIVITY_H

@@ -1,4 +1,4 @@
-/* The laws of the house over whole simulations, both engines: small seeded random cases, the
+/* The conservation laws over whole simulations, both engines: small seeded random cases, the
  * presets and recorded traces. Laws 1, 2, 3 and 9 are checked inside every step (`check_laws`); 4,
  * 5 and 10 here; 6 and 7, which fix the program, in test_engines.c. */
 #include "reports/report.h"

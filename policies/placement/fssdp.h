@@ -1,7 +1,7 @@
 /* Private to FSSDP: its tunables and its two algorithms, apart so that tests reach them.
  *
  * Source: Hecate, "Fully Sharded Sparse Data Parallelism" (arXiv 2502.02581, 2025), sections 3 and
- * 4; research/hecate.md section 1 restates it and lists what it leaves open. */
+ * 4. What it leaves open is a tunable (fssdp_table.c). */
 #ifndef MOE_POLICIES_PLACEMENT_FSSDP_H
 #define MOE_POLICIES_PLACEMENT_FSSDP_H
 
