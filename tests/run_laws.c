@@ -1,6 +1,7 @@
 /* The conservation laws over whole simulations, both engines: small seeded random cases, the
  * presets and recorded traces. Laws 1, 2, 3 and 9 are checked inside every step (`check_laws`); 4,
- * 5 and 10 here; 6 and 7, which fix the program, in test_engines.c. */
+ * 5, 8 and 10 here; 6 and 7, which fix the program, in test_engines.c. */
+#include "policies/bound.h"
 #include "reports/report.h"
 #include "tests/simulation.h"
 
@@ -92,6 +93,47 @@ static void test_jobs_do_not_change_results(void **state)
     free(texts[0]);
     free(texts[1]);
     talloc_free(owner);
+}
+
+/* Law 8: no step of any policy is below the bound of balanced, local work; the gap is printed. */
+static void assert_above_bound(const moe_binding *binding, const moe_run *run, const char *engine)
+{
+    moe_curve_usage usage = {0};
+    const moe_costs costs = {&binding->scenario->profile, binding->cluster, &usage};
+    const moe_problem problem = moe_binding_problem(binding, &costs);
+    double assignments = (double)run->policies[0].result.series[0].tokens *
+                         (double)binding->scenario->model.top_k *
+                         (double)moe_network_moe_layers(&binding->scenario->model);
+    double bound = moe_bound_step_s(&problem, assignments);
+    assert_true(bound > 0);
+    for (int p = 0; p < run->policy_count; p++) {
+        for (int64_t i = 0; i < run->iterations; i++)
+            assert_true(run->policies[p].result.series[i].step_s >= bound);
+        print_message("bound %.3f ms, %s, %s: %.2f times it\n", 1e3 * bound, engine,
+                      run->policies[p].result.name, mean_step_s(run, p) / bound);
+    }
+}
+
+static void test_no_policy_beats_the_bound(void **state)
+{
+    static const char *const changes[] = {
+        "seed=1",                        /* the quickstart */
+        "trace.tokens_per_source=32768", /* where computation weighs more */
+        "cluster.nic.bandwidth=40 Tb/s", /* ... and where exchanges cost little */
+        "policies.1.overlap_degree=64",  /* nothing leaves its device */
+    };
+    (void)state;
+    for (size_t c = 0; c < sizeof changes / sizeof *changes; c++)
+        for (size_t e = 0; e < 2; e++) {
+            void *owner = talloc_new(NULL);
+            moe_binding *binding;
+            overrides all = {0};
+            set(owner, &all, "trace.window=[598, 602]");
+            set(owner, &all, "%s", changes[c]);
+            const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
+            assert_above_bound(binding, run, engines[e]);
+            talloc_free(owner);
+        }
 }
 
 /* --- exactly uniform routing --------------------------------------------------------------------
@@ -271,6 +313,7 @@ int main(void)
         cmocka_unit_test(test_idle_fssdp_is_ep),
         cmocka_unit_test(test_everything_materialized_stays_local),
         cmocka_unit_test(test_jobs_do_not_change_results),
+        cmocka_unit_test(test_no_policy_beats_the_bound),
         cmocka_unit_test(test_uniform_routing_leaves_only_locality),
         cmocka_unit_test(test_random_cases_keep_the_laws),
     };
