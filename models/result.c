@@ -212,9 +212,9 @@ static void set_wait(json_t *object, const moe_result *result, const double part
         return;
     }
     double hardware_s = moe_result_mean(result, offsetof(moe_step_result, hardware_wait_s));
-    json_object_set_new(object, "wait_s",
-                        json_pack("{s:f, s:f}", "routing", parts[MOE_WAIT] - hardware_s,
-                                  "hardware", hardware_s));
+    json_object_set_new(
+        object, "wait_s",
+        json_pack("{s:f, s:f}", "routing", parts[MOE_WAIT] - hardware_s, "hardware", hardware_s));
 }
 
 json_t *moe_result_json(const moe_result *result, const moe_result *first)
@@ -235,5 +235,8 @@ json_t *moe_result_json(const moe_result *result, const moe_result *first)
     set_memory(object, result);
     json_object_set_new(object, "bytes_moved", means_json(result, bytes_keys));
     json_object_set_new(object, "placement", means_json(result, placement_keys));
+    if (result->series[0].bound_s > 0)
+        json_object_set_new(object, "bound_s",
+                            json_real(moe_result_mean(result, offsetof(moe_step_result, bound_s))));
     return object;
 }

@@ -23,6 +23,7 @@ typedef struct moe_step_result {
     double moved_bytes;      /* re-sharding */
     double calibrations;     /* layers in which a calibration was accepted */
     double tokens;           /* of the whole step */
+    double bound_s;          /* training: what no policy can beat (policies/bound.h); else 0 */
     double hardware_wait_s;  /* of exposed_s[MOE_WAIT], what stragglers add; the rest is due to routing */
     int stragglers;          /* 1: the scenario has some */
     moe_memory memory;       /* of the fullest device */

@@ -203,6 +203,13 @@ static void print_title(const moe_binding *binding, const moe_run *run, FILE *st
     fputc('\n', stream);
 }
 
+static void write_gap(const report_table *table, int p, const void *argument, char text[static 48])
+{
+    (void)argument;
+    double bound = moe_result_mean(result_of(table, p), offsetof(moe_step_result, bound_s));
+    snprintf(text, 48, "%.2fx", moe_result_step_time(result_of(table, p)).mean / bound);
+}
+
 static void print_step_times(const report_table *table)
 {
     static const struct {
@@ -221,6 +228,8 @@ static void print_step_times(const report_table *table)
     print_row(table, "tokens per second", write_tokens, NULL);
     if (table->options->kind == MOE_STEP_DECODE)
         print_row(table, "time per output token", write_token_time, NULL);
+    if (result_of(table, 0)->series[0].bound_s > 0)
+        print_row(table, "over the bound of balanced work", write_gap, NULL);
 }
 
 static bool part_is_used(const report_table *table, int part)

@@ -1,6 +1,7 @@
 #include "sim/run.h"
 
 #include "configs/base/arena.h"
+#include "policies/bound.h"
 #include "policies/once.h"
 #include "policies/placement/planned.h"
 #include "sim/advice.h"
@@ -32,9 +33,9 @@ typedef struct runner {
     moe_diag *diag;
     const moe_run_options *options;
     int policy_index;
-    uint32_t *counts; /* [micro_batches][layers][sources][experts] of the iteration */
-    uint32_t *tokens; /* [micro_batches][layers][sources] */
-    double *loads;    /* [layers][groups][experts] */
+    uint32_t *counts;       /* [micro_batches][layers][sources][experts] of the iteration */
+    uint32_t *tokens;       /* [micro_batches][layers][sources] */
+    double *loads;          /* [layers][groups][experts] */
     moe_distinct *distinct; /* NULL: every assignment is sent */
 } runner;
 
@@ -360,6 +361,8 @@ static void sum_routing(const runner *run, const moe_step *step, moe_step_result
             sum_once(run, routed, result);
     }
     result->local_share = all > 0 ? local / all : 0;
+    if (run->binding->options.kind == MOE_STEP_TRAIN)
+        result->bound_s = moe_bound_step_s(&run->problem, all);
     for (int m = 0; m < target->micro_batches; m++)
         for (int s = 0; s < target->sources; s++)
             result->tokens += tokens_of(run, m, 0)[s];
@@ -515,8 +518,8 @@ moe_status moe_run_sample(const moe_binding *binding, int policy, const int64_t 
     return status;
 }
 
-moe_placement *moe_run_decide(void *owner, const moe_binding *binding, int policy, int64_t iteration,
-                              moe_diag *diag)
+moe_placement *moe_run_decide(void *owner, const moe_binding *binding, int policy,
+                              int64_t iteration, moe_diag *diag)
 {
     const moe_run_options none = {0};
     moe_curve_usage usage = {0};
