@@ -56,8 +56,9 @@ void moe_result_critical(const moe_result *result, double parts[static MOE_PARTS
 double moe_result_mean(const moe_result *result, size_t member_offset); /* of a double member of moe_step_result */
 
 /* One element of "policies": name, step_time_s, speedup (over `first`), tokens_per_s, breakdown_s,
- * critical_path_s, wait_s {routing, hardware} (with stragglers only), imbalance, memory_bytes (+ peak_step, peak_device), fits, bytes_moved (mean per step), and
- * "extra" figures (local_share, materialized_mean, calibrations, moved_bytes). New reference. */
+ * critical_path_s, imbalance, memory_bytes (of the step and device in memory_peak_at), fits, bytes_moved
+ * (mean per step), placement {local_share, materialized_mean, ...}; wait_s {routing, hardware} where there are
+ * stragglers, bound_s in training. New reference. */
 json_t *moe_result_json(const moe_result *result, const moe_result *first);
 
 #endif

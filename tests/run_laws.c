@@ -298,10 +298,15 @@ static void test_random_cases_keep_the_laws(void **state)
         const moe_run *fluid = simulate(owner, &all, "fluid", 2, &binding);
         assert_sums(analytic);
         assert_sums(fluid);
-        /* Sharing can only delay what drains through a port, never speed it up. */
+        /* Sharing only ever delays a drain, and a delay only ever delays what waits for it. With interference
+         * there is one anomaly: a collective that starts later may leave alone a computation that it
+         * took SMs from, which then ends earlier by at most that share of its time. */
+        double least =
+            binding->scenario->interference ? 1 - binding->scenario->profile.sm_share : 1 - 1e-9;
         for (int p = 0; p < 2; p++)
-            assert_true(moe_result_step_time(&fluid->policies[p].result).mean >=
-                        moe_result_step_time(&analytic->policies[p].result).mean * (1 - 0.02));
+            for (int64_t i = 0; i < fluid->iterations; i++)
+                assert_true(fluid->policies[p].result.series[i].step_s >=
+                            analytic->policies[p].result.series[i].step_s * least);
         unlink(trace);
         talloc_free(owner);
     }
