@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
-#include <unistd.h>
 
 /* ---- a cluster from YAML text, and what was said about it --------------------------------------
  */
@@ -24,25 +23,31 @@ typedef struct fixture {
     moe_cluster *cluster;
 } fixture;
 
-static void open_file(fixture *f, const char *path)
+static void listen(fixture *f)
 {
     f->stream = open_memstream(&f->said, &f->said_length);
     f->diag = moe_diag_create(NULL, f->stream);
-    f->config = moe_config_load(f->diag, path, &moe_cluster_table, NULL, 0, f->diag);
-    if (f->config)
-        f->cluster = moe_cluster_create(f->diag, moe_config_root(f->config), f->config, f->diag);
+}
+
+static void bind(fixture *f, moe_config *config)
+{
+    f->config = config;
+    if (config)
+        f->cluster = moe_cluster_create(f->diag, moe_config_root(config), config, f->diag);
     fflush(f->stream);
+}
+
+static void open_file(fixture *f, const char *path)
+{
+    listen(f);
+    bind(f, moe_config_load(f->diag, path, &moe_cluster_table, NULL, 0, f->diag));
 }
 
 static void open_text(fixture *f, const char *text)
 {
-    char path[] = "/tmp/moeplan_cluster_XXXXXX";
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    assert_int_equal(write(descriptor, text, strlen(text)), strlen(text));
-    close(descriptor);
-    open_file(f, path);
-    unlink(path);
+    listen(f);
+    bind(f, moe_config_load_text(f->diag, "test.yaml", text, strlen(text), &moe_cluster_table, NULL,
+                                 0, f->diag));
 }
 
 static void close_fixture(fixture *f)

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
-#include <unistd.h>
 
 typedef struct fixture {
     char *said;
@@ -21,12 +20,15 @@ typedef struct fixture {
     moe_status status;          /* of its check */
 } fixture;
 
-static void open_file(fixture *f, const char *path)
+static void listen(fixture *f)
 {
     f->stream = open_memstream(&f->said, &f->said_length);
     f->diag = moe_diag_create(NULL, f->stream);
     f->status = MOE_BAD_INPUT;
-    moe_config *config = moe_config_load(f->diag, path, &moe_network_table, NULL, 0, f->diag);
+}
+
+static void bind(fixture *f, moe_config *config)
+{
     if (config) {
         f->network = moe_config_root(config);
         f->status = moe_network_check(f->network, config, f->diag);
@@ -34,15 +36,17 @@ static void open_file(fixture *f, const char *path)
     fflush(f->stream);
 }
 
+static void open_file(fixture *f, const char *path)
+{
+    listen(f);
+    bind(f, moe_config_load(f->diag, path, &moe_network_table, NULL, 0, f->diag));
+}
+
 static void open_text(fixture *f, const char *text)
 {
-    char path[] = "/tmp/moeplan_network_XXXXXX";
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    assert_int_equal(write(descriptor, text, strlen(text)), strlen(text));
-    close(descriptor);
-    open_file(f, path);
-    unlink(path);
+    listen(f);
+    bind(f, moe_config_load_text(f->diag, "test.yaml", text, strlen(text), &moe_network_table, NULL,
+                                 0, f->diag));
 }
 
 static void close_fixture(fixture *f)

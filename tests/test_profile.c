@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
-#include <unistd.h>
 
 static void assert_near(double actual, double expected, double tolerance)
 {
@@ -352,13 +351,15 @@ typedef struct read_profile {
 } read_profile;
 
 /* `f` stays where it is: the stream keeps the address of its text. */
-static void open_file(read_profile *f, const char *path, const moe_cluster *cluster)
+static void listen(read_profile *f)
 {
-    *f = (read_profile){0};
+    *f = (read_profile){.status = MOE_BAD_INPUT};
     f->stream = open_memstream(&f->said, &f->said_length);
     f->diag = moe_diag_create(NULL, f->stream);
-    moe_config *config = moe_config_load(f->diag, path, &moe_profile_table, NULL, 0, f->diag);
-    f->status = MOE_BAD_INPUT;
+}
+
+static void bind(read_profile *f, moe_config *config, const moe_cluster *cluster)
+{
     if (config) {
         f->profile = moe_config_root(config);
         f->status = moe_profile_check(f->profile, cluster, config, f->diag);
@@ -366,15 +367,19 @@ static void open_file(read_profile *f, const char *path, const moe_cluster *clus
     fflush(f->stream);
 }
 
+static void open_file(read_profile *f, const char *path, const moe_cluster *cluster)
+{
+    listen(f);
+    bind(f, moe_config_load(f->diag, path, &moe_profile_table, NULL, 0, f->diag), cluster);
+}
+
 static void open_text(read_profile *f, const char *text, const moe_cluster *cluster)
 {
-    char path[] = "/tmp/moeplan_profile_XXXXXX";
-    int descriptor = mkstemp(path);
-    assert_true(descriptor >= 0);
-    assert_int_equal(write(descriptor, text, strlen(text)), strlen(text));
-    close(descriptor);
-    open_file(f, path, cluster);
-    unlink(path);
+    listen(f);
+    bind(f,
+         moe_config_load_text(f->diag, "test.yaml", text, strlen(text), &moe_profile_table, NULL, 0,
+                              f->diag),
+         cluster);
 }
 
 static void close_file(read_profile *f)
