@@ -1,10 +1,12 @@
 /* moeplan: the table of subcommands. Each folder owns its own; this file only picks one. */
+#include "calibrate/fit/profile_command.h"
 #include "configs/base/diag.h"
 #include "configs/base/output.h"
 #include "configs/base/random.h"
 #include "configs/base/status.h"
 #include "policies/policy.h"
 #include "reports/commands.h"
+#include "reports/validation/validate_command.h"
 #include "sim/engine.h"
 #include "traces/trace_command.h"
 #include <errno.h>
@@ -32,6 +34,10 @@ static const subcommand subcommands[] = {
      "what the critical path of a written timeline consists of"},
     {"trace", "moeplan trace", moe_trace_command, "info|convert|check ...",
      "look at, import and check routing traces"},
+    {"profile", "moeplan profile", moe_profile_command, "suite|fit|show|...",
+     "what to measure, and from measurements to cost curves"},
+    {"validate", "moeplan validate", moe_validate_command, "[SUITE]...",
+     "predictions against published measurements"},
     {"cluster", "moeplan cluster", moe_cluster_command, "show|export ...",
      "draw a cluster as a tree, write it as a SimGrid platform"},
     {"list", "moeplan list", moe_list_command, "KIND",
@@ -54,7 +60,7 @@ static void print_help(FILE *stream)
         fprintf(stream, "  %-9s %-23s %s\n", command->name, command->arguments, command->sentence);
     fprintf(stream,
             "\n  moeplan SUBCOMMAND --help   its options\n"
-            "  moeplan --version           version, compiler, engines, policies, SimGrid, CUDA\n\n"
+            "  moeplan --version           version, compiler, engines, policies, SimGrid, moecal\n\n"
             "Exit codes: 0 fine, 1 bad input, 2 does not fit, 64 usage, 70 internal.\n");
 }
 
@@ -72,7 +78,7 @@ static void print_version(void)
     printf("\npolicies ");
     for (const moe_policy *const *policy = moe_policies; *policy; policy++)
         printf(" %s", (*policy)->name);
-    printf("\nSimGrid   %s\nCUDA      no harness in this version\n", MOEPLAN_SIMGRID_VERSION);
+    printf("\nSimGrid   %s\nmeasuring %s\n", MOEPLAN_SIMGRID_VERSION, MOEPLAN_MEASURING);
 }
 
 static int refuse(const char *wrong)

@@ -4,7 +4,7 @@
  * unit), range and one sentence. The same table drives the parser, `moeplan explain`,
  * `--dump-config` and the generated reference (docs are never written by hand).
  *
- * Limits on hostile files: 4 MiB a file, depth 32, 100,000 nodes, no aliases or anchors at all, no
+ * Limits on hostile files: 4 MiB a file, depth 32, 400,000 nodes a file and 600,000 in all, no aliases or anchors at all, no
  * tags, duplicate keys refused, NaN / infinities / overflow refused, at most 64 files in one tree
  * and no cycles of references. All errors of a file are printed, not only the first; an unknown key
  * names the closest known one. A text is UTF-8 without control characters, its lines end with \n.
@@ -32,6 +32,7 @@ typedef enum moe_field_type {
     MOE_FIELD_FILE,    /* as MAP, but the value may be an inline map or the path of a YAML file */
     MOE_FIELD_LIST,    /* moe_list of structs described by `table` (or table + variant, below) */
     MOE_FIELD_REALS,   /* moe_reals: a list of `dimension` numbers */
+    MOE_FIELD_ROWS,    /* moe_rows: a list of lists of numbers in base units, all equally long */
     MOE_FIELD_POINTS, /* moe_points: a list of [x, y] pairs, x of `dimension`, y of `dimension_y` */
 } moe_field_type;
 
@@ -45,6 +46,13 @@ typedef struct moe_reals {
     double *values;
     size_t count;
 } moe_reals;
+
+/* `values[count][width]`, every row as wide as the first. */
+typedef struct moe_rows {
+    double *values;
+    size_t count;
+    size_t width;
+} moe_rows;
 
 typedef struct moe_points {
     double *x;

@@ -120,7 +120,7 @@ static bool is_compound(const moe_field *field)
 {
     return field->type == MOE_FIELD_MAP || field->type == MOE_FIELD_FILE ||
            field->type == MOE_FIELD_LIST || field->type == MOE_FIELD_REALS ||
-           field->type == MOE_FIELD_POINTS;
+           field->type == MOE_FIELD_ROWS || field->type == MOE_FIELD_POINTS;
 }
 
 /* The default as if it stood in the map: scalars at the map's own place, YAML in a source of its

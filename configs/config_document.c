@@ -130,6 +130,13 @@ static bool check_node(reader *r, yaml_mark_t mark, const yaml_char_t *anchor,
         r->failed = true;
         return false;
     }
+    if (r->document->nodes && ++*r->document->nodes > MOE_CONFIG_TREE_NODES) {
+        moe_diag_error(r->diag, place_of(r, mark),
+                       "too many values; expected at most %d in all files together",
+                       MOE_CONFIG_TREE_NODES);
+        r->failed = true;
+        return false;
+    }
     return true;
 }
 

@@ -88,6 +88,17 @@ static void dump_reals(FILE *stream, const moe_field *field, const moe_reals *re
     fputc(']', stream);
 }
 
+static void dump_rows(FILE *stream, const moe_field *field, const moe_rows *rows)
+{
+    fputc('[', stream);
+    for (size_t i = 0; i < rows->count; i++) {
+        const moe_reals row = {rows->values + i * rows->width, rows->width};
+        fputs(i > 0 ? ", " : "", stream);
+        dump_reals(stream, field, &row);
+    }
+    fputc(']', stream);
+}
+
 static void dump_points(FILE *stream, const moe_field *field, const moe_points *points)
 {
     fputc('[', stream);
@@ -125,6 +136,9 @@ static void dump_inline(FILE *stream, const moe_field *field, const void *member
         break;
     case MOE_FIELD_REALS:
         dump_reals(stream, field, member);
+        break;
+    case MOE_FIELD_ROWS:
+        dump_rows(stream, field, member);
         break;
     case MOE_FIELD_POINTS:
         dump_points(stream, field, member);

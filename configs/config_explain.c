@@ -31,6 +31,9 @@ static const char *type_text(void *owner, const moe_field *field)
         return "list of maps";
     case MOE_FIELD_REALS:
         return moe_need(talloc_asprintf(owner, "list of %s", moe_dimension_name(field->dimension)));
+    case MOE_FIELD_ROWS:
+        return moe_need(
+            talloc_asprintf(owner, "list of lists of %s", moe_dimension_name(field->dimension)));
     case MOE_FIELD_POINTS:
         return moe_need(talloc_asprintf(owner, "list of [%s, %s]",
                                         moe_dimension_name(field->dimension),

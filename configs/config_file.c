@@ -53,6 +53,7 @@ static moe_node *load_document(moe_binder *binder, moe_document *document, const
     static const char mark[] = "\xef\xbb\xbf"; /* a UTF-8 byte order mark is no part of the text */
     const size_t skipped = length >= 3 && memcmp(text, mark, 3) == 0 ? 3 : 0;
     binder->files_loaded++;
+    document->nodes = &binder->values_loaded;
     add_digest(binder->config, path, text, length);
     document->path = moe_need(talloc_strdup(document, path));
     document->source = moe_diag_source(binder->diag, path, text + skipped, length - skipped);

@@ -9,7 +9,11 @@
 enum {
     MOE_CONFIG_FILE_BYTES = 4 * 1024 * 1024,
     MOE_CONFIG_DEPTH = 32,
-    MOE_CONFIG_NODES = 100000,
+    /* A profile with a grid of some 25,000 measured GEMMs and its samples has 200,000 values, and all of
+     * them fit into a file of its size. A value takes about half a KiB while a load lasts, so one file
+     * costs a hostile user at most some 200 MB, and all files of a load together half as much again. */
+    MOE_CONFIG_NODES = 400000,
+    MOE_CONFIG_TREE_NODES = 600000,
     MOE_CONFIG_FILES = 64,
 };
 
@@ -20,6 +24,7 @@ struct moe_document {
     const char *path; /* paths inside are relative to its folder; NULL: to the current one */
     const moe_document *named_by;     /* the document that refers to this one, or NULL */
     unsigned long long device, inode; /* the file's identity, to find cycles; 0: no file */
+    size_t *nodes; /* counts the values of all documents of a load; NULL: they do not count */
 };
 
 typedef enum moe_node_kind {

@@ -54,7 +54,7 @@ static moe_node *scalar_of(const override *o, component c)
 static moe_node_kind kind_for(const moe_field *field)
 {
     const bool list = field && (field->type == MOE_FIELD_LIST || field->type == MOE_FIELD_REALS ||
-                                field->type == MOE_FIELD_POINTS);
+                                field->type == MOE_FIELD_ROWS || field->type == MOE_FIELD_POINTS);
     return list ? MOE_NODE_SEQUENCE : MOE_NODE_MAP;
 }
 

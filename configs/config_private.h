@@ -41,6 +41,7 @@ typedef struct moe_binder {
     void *nodes; /* owns all nodes and documents; freed when the load ends */
     moe_diag *diag;
     size_t files_loaded;
+    size_t values_loaded; /* of all files */
     const moe_where
         *default_at; /* while a default is bound: the place of the map that lacks the key */
 } moe_binder;

@@ -104,6 +104,9 @@ const char *moe_field_expectation(void *owner, const moe_field *field)
     case MOE_FIELD_REALS:
         return moe_need(
             talloc_asprintf(owner, "a list, each %s", moe_dimension_expectation(field->dimension)));
+    case MOE_FIELD_ROWS:
+        return moe_need(talloc_asprintf(owner, "a list of equally long lists, each %s",
+                                        moe_dimension_expectation(field->dimension)));
     case MOE_FIELD_POINTS:
         return moe_need(talloc_asprintf(owner, "a list of pairs [%s, %s]",
                                         moe_dimension_name(field->dimension),
@@ -115,7 +118,8 @@ const char *moe_field_expectation(void *owner, const moe_field *field)
 static bool has_numbers(const moe_field *field)
 {
     return field->type == MOE_FIELD_REAL || field->type == MOE_FIELD_INTEGER ||
-           field->type == MOE_FIELD_REALS || field->type == MOE_FIELD_POINTS;
+           field->type == MOE_FIELD_REALS || field->type == MOE_FIELD_ROWS ||
+           field->type == MOE_FIELD_POINTS;
 }
 
 const char *moe_field_range(void *owner, const moe_field *field)

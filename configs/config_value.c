@@ -232,6 +232,67 @@ static bool bind_points(moe_binder *binder, const moe_field *field, const moe_no
     return sound;
 }
 
+static bool bind_row(moe_binder *binder, const moe_field *field, const moe_node *row, size_t width,
+                     double *values)
+{
+    if (row->kind != MOE_NODE_SEQUENCE) {
+        moe_value_mismatch(binder, row, field->key, moe_field_expectation(binder->nodes, field));
+        return false;
+    }
+    if (row->count != width) {
+        moe_diag_error(binder->diag, row->where,
+                       "a row of %zu numbers in \"%s\"; expected %zu, as in the first row",
+                       row->count, field->key, width);
+        return false;
+    }
+    bool sound = true;
+    for (size_t i = 0; i < width; i++) {
+        sound &= parse_number(binder, field, row->items[i], field->dimension, true, &values[i]);
+        moe_bind_record(binder, &values[i], field, row->items[i]->where, MOE_ORIGIN_GIVEN);
+    }
+    return sound;
+}
+
+/* Whether all rows are lists as wide as the first (0: it is none), asked before memory is taken for
+ * count * width numbers: so many there are then. */
+static bool rows_match(moe_binder *binder, const moe_field *field, const moe_node *node,
+                       size_t width)
+{
+    bool sound = true;
+    for (size_t i = 0; i < node->count; i++) {
+        const moe_node *row = node->items[i];
+        if (row->kind != MOE_NODE_SEQUENCE || (width > 0 && row->count != width)) {
+            sound = bind_row(binder, field, row, width, NULL);
+        }
+    }
+    return sound;
+}
+
+static bool bind_rows(moe_binder *binder, const moe_field *field, const moe_node *node,
+                      moe_rows *member)
+{
+    if (!check_sequence(binder, field, node)) {
+        return false;
+    }
+    const moe_node *first = node->count > 0 ? node->items[0] : NULL;
+    const size_t width = first && first->kind == MOE_NODE_SEQUENCE ? first->count : 0;
+    if (first && first->kind == MOE_NODE_SEQUENCE && width == 0) {
+        moe_diag_error(binder->diag, first->where, "an empty row in \"%s\"; expected %s", field->key,
+                       moe_field_expectation(binder->nodes, field));
+        return false;
+    }
+    if (!rows_match(binder, field, node, width)) {
+        return false;
+    }
+    bool sound = true;
+    double *values = moe_need(talloc_zero_array(binder->config, double, node->count * width));
+    for (size_t i = 0; i < node->count; i++) {
+        sound &= bind_row(binder, field, node->items[i], width, values + i * width);
+    }
+    *member = (moe_rows){values, node->count, width};
+    return sound;
+}
+
 static bool bind_text(moe_binder *binder, const moe_field *field, const moe_node *node,
                       const char **member)
 {
@@ -260,6 +321,8 @@ bool moe_value_bind(moe_binder *binder, const moe_field *field, const moe_node *
         return bind_choice(binder, field, node, member);
     case MOE_FIELD_REALS:
         return bind_reals(binder, field, node, member);
+    case MOE_FIELD_ROWS:
+        return bind_rows(binder, field, node, member);
     case MOE_FIELD_POINTS:
         return bind_points(binder, field, node, member);
     default:

@@ -77,6 +77,7 @@ typedef struct moe_traffic {
     double inter_host_bytes;
     size_t transfer_count;
     const moe_transfer *transfers;
+    const struct moe_traffic *next; /* an exchange that is done in parts: the part right after it; or NULL */
 } moe_traffic;
 
 typedef enum moe_chunk_algorithm {

@@ -1,4 +1,4 @@
-#include "models/profile.h"
+#include "models/profile_curve.h"
 
 #include <math.h>
 
@@ -42,33 +42,121 @@ double moe_cost_dense_s(const moe_costs *costs, double flop, double bytes, doubl
     return gemm_s(costs, curve, flop, bytes);
 }
 
+double moe_cost_attention_s(const moe_costs *costs, double flop, double bytes, double rows)
+{
+    const moe_compute_curve *curve = &costs->profile->attention;
+    if (!moe_profile_has_attention(costs->profile))
+        return moe_cost_dense_s(costs, flop, bytes, rows);
+    tally(costs, MOE_CURVE_ATTENTION, rows_outside(curve, rows));
+    return gemm_s(costs, curve, flop, bytes);
+}
+
+bool moe_cost_has_grid(const moe_costs *costs)
+{
+    return moe_gemm_grid_exists(&costs->profile->gemm);
+}
+
+static double gemm_flop(const moe_gemm *gemm)
+{
+    return 2 * gemm->m * gemm->n * gemm->k;
+}
+
+static double gemm_bytes(const moe_gemm *gemm, double value_bytes)
+{
+    return (gemm->m * gemm->k + gemm->k * gemm->n + gemm->m * gemm->n) * value_bytes;
+}
+
+/* The shortest time that the data sheet allows. */
+static double gemm_sol_s(const moe_costs *costs, const moe_gemm *gemm)
+{
+    const moe_device_spec *device = &costs->cluster->spec->device;
+    return fmax(gemm_flop(gemm) / device->peak_flop_per_s,
+                gemm_bytes(gemm, costs->profile->gemm.value_bytes) / device->memory_bytes_per_s);
+}
+
+static double gemm_roofline_s(const moe_costs *costs, const moe_gemm *gemm)
+{
+    return gemm_s(costs, &costs->profile->dense, gemm_flop(gemm),
+                  gemm_bytes(gemm, costs->profile->gemm.value_bytes));
+}
+
+double moe_cost_gemm_s(const moe_costs *costs, const moe_gemm *gemm)
+{
+    const moe_gemm_grid *grid = &costs->profile->gemm;
+    if (!moe_gemm_grid_exists(grid)) {
+        tally(costs, MOE_CURVE_DENSE, rows_outside(&costs->profile->dense, gemm->m));
+        return gemm->count * gemm_roofline_s(costs, gemm);
+    }
+    const moe_gemm within = moe_gemm_grid_nearest(grid, gemm);
+    const bool outside = within.m != gemm->m || within.n != gemm->n || within.k != gemm->k;
+    double seconds = gemm_sol_s(costs, &within) / moe_gemm_grid_utilisation(grid, &within);
+    if (outside)
+        seconds *= gemm_roofline_s(costs, gemm) / gemm_roofline_s(costs, &within);
+    tally(costs, MOE_CURVE_DENSE, outside);
+    return gemm->count * seconds;
+}
+
 double moe_cost_memory_s(const moe_costs *costs, double bytes)
 {
     const moe_compute_curve *curve = &costs->profile->memory;
-    double rate = curve->memory_efficiency * costs->cluster->spec->device.memory_bytes_per_s;
-    tally(costs, MOE_CURVE_MEMORY, false);
-    return curve->start_s + bytes / rate;
+    bool outside = false;
+    double efficiency = curve->memory_efficiency;
+    if (curve->efficiency.count > 0 && bytes > 0)
+        efficiency = moe_curve_value(&curve->efficiency, bytes, &outside);
+    tally(costs, MOE_CURVE_MEMORY, outside);
+    return curve->start_s + bytes / (efficiency * costs->cluster->spec->device.memory_bytes_per_s);
+}
+
+/* What the experts of a device compute and touch. */
+typedef struct expert_work {
+    double total;   /* rows */
+    double rounded; /* rows in whole tiles; with a curve of efficiency, each divided by its own */
+    double bytes;
+    int active;
+    bool outside;
+} expert_work;
+
+static expert_work sum_experts(const moe_compute_curve *curve, const moe_expert_shape *shape,
+                               const double *rows, int count)
+{
+    expert_work work = {0};
+    const double tile = (double)curve->tile_rows;
+    double rounded = 0, of_rows = -1; /* neighbours are often alike: a curve is dear to look up */
+    for (int i = 0; i < count; i++) {
+        if (rows[i] <= 0)
+            continue;
+        if (rows[i] != of_rows) {
+            of_rows = rows[i];
+            rounded = ceil(of_rows / tile) * tile;
+            if (curve->efficiency.count > 0) {
+                bool outside;
+                rounded /= moe_curve_value(&curve->efficiency, of_rows, &outside);
+                work.outside |= outside;
+            }
+        }
+        work.total += rows[i];
+        work.rounded += rounded;
+        work.bytes += shape->weight_bytes + rows[i] * shape->row_bytes;
+        work.active++;
+    }
+    return work;
 }
 
 double moe_cost_experts_s(const moe_costs *costs, const moe_expert_shape *shape, const double *rows,
                           int count)
 {
-    const moe_compute_curve *curve = &costs->profile->experts;
-    double tile = (double)curve->tile_rows;
-    double total = 0;
-    double computed = 0;
-    double bytes = 0;
-    for (int i = 0; i < count; i++) {
-        if (rows[i] <= 0)
-            continue;
-        total += rows[i];
-        computed += ceil(rows[i] / tile) * tile;
-        bytes += shape->weight_bytes + rows[i] * shape->row_bytes;
-    }
-    if (total <= 0)
+    const moe_compute_curve *curve = moe_profile_experts(costs->profile, shape->phase);
+    const moe_device_spec *device = &costs->cluster->spec->device;
+    const expert_work work = sum_experts(curve, shape, rows, count);
+    if (work.total <= 0)
         return 0;
-    tally(costs, MOE_CURVE_EXPERTS, rows_outside(curve, total));
-    return gemm_s(costs, curve, computed * shape->flop_per_row, bytes);
+    tally(costs, MOE_CURVE_EXPERTS, work.outside || rows_outside(curve, work.total));
+    double efficiency = curve->efficiency.count > 0 ? 1 : curve->flop_efficiency;
+    double arithmetic_s =
+        work.rounded * shape->flop_per_row / (efficiency * device->peak_flop_per_s);
+    double memory_s = work.bytes / (curve->memory_efficiency * device->memory_bytes_per_s);
+    return curve->start_s + curve->start_per_expert_s * work.active +
+           norm(arithmetic_s, memory_s, curve->norm);
 }
 
 /* ---- the host, and computation beside collectives ---------------------------------------------
@@ -78,6 +166,13 @@ double moe_cost_launch_s(const moe_costs *costs, int kernels)
 {
     tally(costs, MOE_CURVE_LAUNCH, false);
     return kernels * costs->profile->launch_s;
+}
+
+double moe_cost_graph_launch_s(const moe_costs *costs)
+{
+    const moe_profile *profile = costs->profile;
+    tally(costs, MOE_CURVE_LAUNCH, false);
+    return profile->graph_launch_s > 0 ? profile->graph_launch_s : profile->launch_s;
 }
 
 double moe_cost_host_sync_s(const moe_costs *costs)
@@ -103,28 +198,7 @@ double moe_cost_alpha_s(const moe_costs *costs, moe_collective_kind kind, int ra
            curve->start_per_chunk_s * chunks + latency_s;
 }
 
-/* Linear in log(x), constant beyond the ends. A single point is a constant that has no outside; no
- * point at all (moe_profile_check refuses it where it matters) counts as full rate, outside. */
-static double interpolate(const moe_points *points, double x, bool *outside)
-{
-    size_t last = points->count - 1;
-    *outside = points->count == 0;
-    if (points->count < 2)
-        return points->count ? points->y[0] : 1;
-    *outside = !(x >= points->x[0] && x <= points->x[last]);
-    if (!(x > points->x[0]))
-        return points->y[0];
-    if (x >= points->x[last])
-        return points->y[last];
-    size_t right = 1;
-    while (points->x[right] < x)
-        right++;
-    size_t left = right - 1;
-    double share = log(x / points->x[left]) / log(points->x[right] / points->x[left]);
-    return points->y[left] + share * (points->y[right] - points->y[left]);
-}
-
-static bool is_intra(moe_port_kind kind)
+bool moe_port_is_intra(moe_port_kind kind)
 {
     switch (kind) {
     case MOE_PORT_INTRA_OUT:
@@ -142,16 +216,35 @@ static bool is_intra(moe_port_kind kind)
 moe_collective_kind moe_cost_low_latency_kind(const moe_costs *costs)
 {
     return moe_profile_has(costs->profile, MOE_ALL_TO_ALL_LOW_LATENCY) ? MOE_ALL_TO_ALL_LOW_LATENCY
-                                                                        : MOE_ALL_TO_ALL;
+                                                                       : MOE_ALL_TO_ALL;
+}
+
+/* The curve within a host whose number of ranks is nearest in ratio; the first of two as near. */
+static const moe_points *intra_points(const moe_collective_curve *curve, int ranks)
+{
+    const moe_collective_group *groups = curve->groups.items;
+    const moe_points *nearest = &curve->intra;
+    if (ranks < 1 || curve->groups.count == 0)
+        return nearest;
+    double distance = fabs(log((double)curve->ranks / ranks));
+    for (size_t i = 0; i < curve->groups.count; i++) {
+        const double other = fabs(log((double)groups[i].ranks / ranks));
+        if (other < distance) {
+            distance = other;
+            nearest = &groups[i].intra;
+        }
+    }
+    return nearest;
 }
 
 double moe_cost_efficiency(const moe_costs *costs, moe_collective_kind kind,
-                           moe_port_kind port_kind, double bytes_per_rank)
+                           moe_port_kind port_kind, double bytes_per_rank, int ranks)
 {
     const moe_collective_curve *curve = &costs->profile->collectives[kind];
     bool outside;
     double efficiency =
-        interpolate(is_intra(port_kind) ? &curve->intra : &curve->inter, bytes_per_rank, &outside);
+        moe_curve_value(moe_port_is_intra(port_kind) ? intra_points(curve, ranks) : &curve->inter,
+                        bytes_per_rank, &outside);
     tally(costs, MOE_CURVE_COLLECTIVE + (int)kind, outside);
     return efficiency;
 }

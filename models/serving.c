@@ -36,10 +36,16 @@ static double expansion_flop(const moe_network *network)
     return 2 * (double)network->kv_lora_rank * (unrotated + value);
 }
 
+double moe_prefill_cached(const moe_network *network, int64_t layer,
+                          const moe_serving_batch *batch)
+{
+    return batch->sequences * fmin(batch->context, window_of(network, layer));
+}
+
 moe_serving_work moe_prefill_work(const moe_network *network, int64_t layer,
                                   const moe_serving_batch *batch)
 {
-    double read = batch->sequences * fmin(batch->context, window_of(network, layer));
+    double read = moe_prefill_cached(network, layer, batch);
     double attended = moe_prefill_attended(network, layer, batch);
     return (moe_serving_work){
         .flop = moe_network_attention_flop(network, layer, batch->tokens, attended) +

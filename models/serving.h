@@ -34,6 +34,9 @@ typedef struct moe_serving_work {
 /* Tokens that a new token attends to, on average. */
 double moe_prefill_attended(const moe_network *network, int64_t layer,
                             const moe_serving_batch *batch);
+/* Cached tokens that a prefill reads, of all sequences. */
+double moe_prefill_cached(const moe_network *network, int64_t layer,
+                          const moe_serving_batch *batch);
 double moe_decode_attended(const moe_network *network, int64_t layer, double context);
 
 /* Attention and, of an MoE layer, its gate. */

@@ -61,21 +61,24 @@ int moe_step_host(moe_step_builder *builder, const char *name, double seconds, b
 }
 
 /* A graph is launched as one; what runs already needs no more. */
-static int launches(moe_step_builder *builder, int kernels)
+static bool starts_kernels(const moe_step_builder *builder, int kernels)
 {
-    if (kernels == 0 || !builder->options->graphs) {
-        return kernels;
+    return kernels > 0 && !(builder->options->graphs && builder->graph_runs);
+}
+
+static double launch_s(moe_step_builder *builder, int kernels)
+{
+    if (!builder->options->graphs) {
+        return moe_cost_launch_s(builder->costs, kernels);
     }
-    int first = builder->graph_runs ? 0 : 1;
     builder->graph_runs = true;
-    return first;
+    return moe_cost_graph_launch_s(builder->costs);
 }
 
 void moe_step_launch(moe_step_builder *builder, int kernels)
 {
-    int count = launches(builder, kernels);
-    if (count > 0) {
-        double seconds = moe_cost_launch_s(builder->costs, count);
+    if (starts_kernels(builder, kernels)) {
+        double seconds = launch_s(builder, kernels);
         moe_step_await(builder, moe_step_host(builder, "launch", seconds, false));
     }
 }
@@ -99,7 +102,7 @@ int moe_step_compute(moe_step_builder *builder, const char *name, moe_part part,
 void moe_step_exchange(moe_step_builder *builder, const char *name, moe_part part,
                        const moe_traffic *traffic)
 {
-    if (traffic != NULL) {
+    for (; traffic != NULL; traffic = traffic->next) {
         moe_op op = op_here(builder, name, MOE_OP_COLLECTIVE, part, MOE_STREAM_EXCHANGE);
         op.traffic = traffic;
         follow(builder,
@@ -114,10 +117,8 @@ void moe_step_shared(moe_step_builder *builder, const char *name, const double *
         return;
     }
     int waits[] = {wait, -1};
-    int count = launches(builder, kernels);
-    if (count > 0) {
-        waits[1] =
-            moe_step_host(builder, "launch", moe_cost_launch_s(builder->costs, count), false);
+    if (starts_kernels(builder, kernels)) {
+        waits[1] = moe_step_host(builder, "launch", launch_s(builder, kernels), false);
     }
     moe_op op = op_here(builder, name, MOE_OP_COMPUTE, MOE_DENSE, MOE_STREAM_COMPUTE);
     op.duration_s = duration_s;
@@ -199,7 +200,7 @@ moe_program *moe_step_build(moe_arena *arena, const moe_costs *costs, const moe_
     for (int micro_batch = 0; micro_batch < options->micro_batches; micro_batch++) {
         run_micro_batch(&builder, micro_batch);
     }
-    if (!moe_step_serves(options)) {
+    if (!moe_step_serves(options) && !options->experts_alone) {
         moe_step_update(&builder);
     }
     return moe_program_end(builder.program);

@@ -44,6 +44,8 @@
  * emitted: a policy that materializes nothing yields EP's program, operation for operation. Without a
  * vocabulary there are no embedding, head and loss.
  *
+ * An exchange of tokens in parts (slot_pairs) is as many operations of the same name, one after another.
+ *
  * Recomputation keeps the routing: counts are neither gathered nor waited for a second time.
  *
  * hide_under: ATTENTION: a layer's materialization may start when the layer before (dense or not) has ended and is
@@ -95,6 +97,7 @@ typedef struct moe_schedule {
     moe_accumulate accumulate;
     moe_gather gather;
     moe_chunk_algorithm algorithm;
+    bool waits_for_reduction; /* replicas' gradients reach their owners before the backward pass goes on */
     bool gathers_loads; /* the all-gather of counts (dropless EP needs it, too) */
     bool persistent_copies; /* serving: the placement's copies stay from step to step; nothing is materialized */
 } moe_schedule;
@@ -111,6 +114,18 @@ typedef struct moe_step_options {
     double context;         /* of a sequence: cached before a prefill; attended to by a decode */
     bool low_latency;
     bool graphs;
+    bool experts_alone; /* of each layer with experts only what stands between gate and combine, forward and
+                         * backward: no attention, no dense gradients, no optimizer (a benchmark of the layer) */
+    /* Experts are computed one after another, as FastMoE does and eager PyTorch over cuBLAS would, not in grouped
+     * GEMMs: an expert costs what a dense FFN of its rows does (moe_dense_ffn), and what kernels of their own move.
+     * With v bytes a value, u = f (gated 2 f), bytes a row:
+     *   forward           (2 (u + d) v: biases written for the GEMM to add to, and read) + (u + f) v: activation
+     *                     + 2 d v: copied into the layer's output
+     *   input gradient    (2 u + f) v: activation + 2 d v: copied
+     *   weight gradient   ((u + d) v: summed to the biases' gradients); once an expert three times its gradients'
+     *                     bytes: added to those that are there
+     * Biases only where the network has them. Not modelled: launches that the host cannot keep up with. */
+    bool expert_by_expert;
 } moe_step_options;
 
 /* One MoE layer of one micro-batch, routed. Arrays live in the step's arena. */
@@ -120,6 +135,9 @@ typedef struct moe_routed_layer {
     const double *tokens;   /* [devices][devices] distinct tokens among the assignments of `pairs`; NULL: each of
                              * those is sent */
     const double *host_tokens; /* [devices][hosts] the same for hosts, where a token crosses to a host once; or NULL */
+    const double *slot_pairs; /* [slots][devices][devices] `pairs` by the place of the expert on its device: one
+                               * exchange each, one after another (FastMoE); NULL: all at once */
+    int slots;
     const moe_chunk *materialized; /* before the forward pass; one per (group, expert) with copies beyond its owner */
     int materialized_count;
     const moe_chunk *calibrated; /* added after the gate */

@@ -53,7 +53,7 @@ static int reduce(moe_step_builder *builder, const moe_step_layer *built)
                                                        .part = MOE_REDUCE_PART,
                                                        .stream = MOE_STREAM_SPARSE,
                                                        .traffic = built->reduce,
-                                                       .background = true,
+                                                       .background = !builder->schedule->waits_for_reduction,
                                                        .wait = -1});
     builder->last_reduce = op >= 0 ? op : builder->last_reduce;
     if (moe_step_hides_under_attention(builder)) {
@@ -83,7 +83,7 @@ static int backward_kernels(const moe_step_builder *builder, int layer)
 {
     const moe_step_layer *built = &builder->built[layer];
     int exchanges = moe_step_kernels(built->to_holders) + moe_step_kernels(built->to_sources);
-    int compute = MOE_KERNELS_ATTENTION + MOE_KERNELS_EXPERTS;
+    int compute = MOE_KERNELS_EXPERTS + (builder->options->experts_alone ? 0 : MOE_KERNELS_ATTENTION);
     compute += builder->shared.forward_s != NULL ? MOE_KERNELS_SHARED : 0;
     int permutes = MOE_KERNELS_PERMUTE + MOE_KERNELS_UNPERMUTE;
     int kernels = MOE_KERNELS_BACKWARD * compute + permutes + exchanges;
@@ -95,7 +95,7 @@ static int backward_kernels(const moe_step_builder *builder, int layer)
     kernels += moe_step_kernels(built->reduce);
     kernels += moe_step_kernels(gathered_again(builder, layer - 1));
     if (moe_step_is_last_micro_batch(builder)) {
-        kernels += moe_step_kernels(builder->gradients[0]);
+        kernels += builder->options->experts_alone ? 0 : moe_step_kernels(builder->gradients[0]);
         kernels += builder->layout->groups > 1 ? MOE_KERNELS_COLLECTIVE : 0;
     }
     return kernels + embedding_kernels(builder, moe_step_number(builder, layer));
@@ -105,8 +105,10 @@ static int backward_kernels(const moe_step_builder *builder, int layer)
  * planned. */
 static void recompute(moe_step_builder *builder, moe_step_layer *built)
 {
-    moe_step_compute(builder, "attention recompute", MOE_DENSE,
-                     moe_step_attention(builder, builder->layer)->forward_s);
+    if (!builder->options->experts_alone) {
+        moe_step_compute(builder, "attention recompute", MOE_DENSE,
+                         moe_step_attention(builder, builder->layer)->forward_s);
+    }
     int permuted = moe_step_compute(builder, "permute recompute", MOE_DISPATCH, built->permute_s);
     before_exchange(builder, built);
     moe_step_exchange(builder, "dispatch recompute", MOE_DISPATCH, built->to_holders);
@@ -140,6 +142,9 @@ static void return_gradients(moe_step_builder *builder, int layer)
         reduce_op = reduce(builder, built);
         rematerialize(builder, layer - 1);
     }
+    if (builder->schedule->waits_for_reduction) {
+        moe_step_await(builder, reduce_op);
+    }
     if (moe_step_is_last_micro_batch(builder)) {
         reduce_gradients(builder, "expert gradients", moe_step_expert_gradients(builder, layer),
                          true, reduce_op);
@@ -150,6 +155,9 @@ static void return_gradients(moe_step_builder *builder, int layer)
 static void attention_backward(moe_step_builder *builder)
 {
     int number = builder->layer;
+    if (builder->options->experts_alone) {
+        return;
+    }
     moe_step_compute(builder, "attention backward", MOE_DENSE,
                      moe_step_attention(builder, number)->backward_s);
     if (moe_step_is_last_micro_batch(builder)) {

@@ -166,10 +166,14 @@ typedef struct moe_step_side {
 } moe_step_side;
 int moe_step_beside(moe_step_builder *builder, const moe_step_side *side);
 
-/* 1 where there is something to launch. */
+/* 0 where there is nothing to launch; of an exchange in parts, of all. */
 static inline int moe_step_kernels(const moe_traffic *traffic)
 {
-    return traffic != NULL ? MOE_KERNELS_COLLECTIVE : 0;
+    int kernels = 0;
+    for (; traffic != NULL; traffic = traffic->next) {
+        kernels += MOE_KERNELS_COLLECTIVE;
+    }
+    return kernels;
 }
 
 /* --- step_price.c: durations and traffic ------------------------------------------------------ */
@@ -184,6 +188,12 @@ const moe_traffic *moe_step_expert_gradients(moe_step_builder *builder, int laye
 const moe_traffic *moe_step_ring(moe_step_builder *builder, moe_collective_kind kind, double bytes);
 /* Gradients of dense parameters, all-reduced or, under ZeRO-1, reduce-scattered. */
 const moe_traffic *moe_step_dense_gradients(moe_step_builder *builder, double parameters);
+
+/* --- step_eager.c: experts one after another --------------------------------------------------- */
+
+/* Adds to seconds[moe_phase]; rows[count] of a device's experts that have any. */
+void moe_step_eager_experts(const moe_step_builder *builder, const double *rows, int count,
+                            double seconds[static 3]);
 
 /* --- step_chunks.c: which chunks travel ------------------------------------------------------- */
 

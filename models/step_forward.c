@@ -1,11 +1,13 @@
 /* The forward pass of one micro-batch, and the head. */
+#include "models/dense_cost.h"
 #include "models/step_builder.h"
 
 /* Kernels of a layer's attention and gate, the gathering of loads, and the spAG issued with them.
  */
 static int attention_kernels(const moe_step_builder *builder, int layer)
 {
-    int kernels = MOE_KERNELS_ATTENTION + moe_step_kernels(builder->loads);
+    int attention = builder->options->experts_alone ? 0 : MOE_KERNELS_ATTENTION;
+    int kernels = attention + moe_step_kernels(builder->loads);
     if (moe_step_hides_under_attention(builder)) {
         return kernels + moe_step_kernels(builder->built[layer].materialize);
     }
@@ -149,8 +151,10 @@ static int layer_kernels(const moe_step_builder *builder, int number)
 static void attend(moe_step_builder *builder, int number)
 {
     builder->layer = number;
-    moe_step_compute(builder, "attention forward", MOE_DENSE,
-                     moe_step_attention(builder, number)->forward_s);
+    if (!builder->options->experts_alone) {
+        moe_step_compute(builder, "attention forward", MOE_DENSE,
+                         moe_step_attention(builder, number)->forward_s);
+    }
 }
 
 static void dense_layers_forward(moe_step_builder *builder)
@@ -186,8 +190,7 @@ void moe_step_forward(moe_step_builder *builder)
     }
 }
 
-/* Forward, input gradient, weight gradient: weights read twice, their gradient written once. Logits
- * are written, read by the loss, overwritten by their gradient, and that is read twice. */
+/* Forward, loss, input gradient and weight gradient in one. */
 void moe_step_head(moe_step_builder *builder)
 {
     const moe_network *network = builder->network;
@@ -198,13 +201,6 @@ void moe_step_head(moe_step_builder *builder)
         moe_step_serving_head(builder);
         return;
     }
-    double tokens = builder->options->tokens;
-    double vocabulary = (double)network->vocabulary;
-    double value_bytes = moe_network_activation_bytes(network);
-    double weights = vocabulary * (double)network->hidden;
-    double bytes = weights * (2 * value_bytes + moe_dtype_bytes(network->gradient_dtype)) +
-                   5 * tokens * vocabulary * value_bytes;
-    double flop = 3 * moe_network_head_flop(network, tokens);
-    double seconds = moe_cost_dense_s(builder->costs, flop, bytes, tokens);
+    double seconds = moe_dense_head_s(builder->costs, network, builder->options->tokens);
     moe_step_compute(builder, "head", MOE_DENSE, moe_step_uniform(builder, seconds));
 }

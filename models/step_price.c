@@ -1,4 +1,5 @@
 /* What the operations of a step cost: durations per device, traffic per collective. */
+#include "models/dense_cost.h"
 #include "models/step_builder.h"
 
 const char *const moe_once_names[] = {"assignment", "device", "host", NULL};
@@ -9,6 +10,8 @@ moe_expert_shape moe_step_expert_shape(const moe_network *network, moe_phase pha
     double ffn = (double)network->ffn;
     double matrices = network->gated ? 3 : 2;
     return (moe_expert_shape){
+        .phase = phase,
+        .matrices = (int64_t)matrices,
         .flop_per_row = 2 * matrices * hidden * ffn,
         .weight_bytes = phase == MOE_WEIGHT_GRADIENT ? moe_network_expert_gradient_bytes(network)
                                                      : moe_network_expert_bytes(network),
@@ -65,41 +68,38 @@ static const moe_traffic *gather_loads(moe_step_builder *builder)
                              layout->groups, layout->ep, bytes);
 }
 
-/* The backward pass is two forward passes: gradients of inputs and of weights. */
-static moe_step_times dense_times(moe_step_builder *builder, double flop, double bytes)
+static moe_step_times uniform_times(moe_step_builder *builder, moe_dense_seconds seconds)
 {
-    double tokens = builder->options->tokens;
-    double forward_s = moe_cost_dense_s(builder->costs, flop, bytes, tokens);
-    if (moe_step_serves(builder->options)) {
-        return (moe_step_times){.forward_s = moe_step_uniform(builder, forward_s)};
-    }
-    double backward_s = moe_cost_dense_s(builder->costs, 2 * flop, 2 * bytes, tokens);
-    return (moe_step_times){.forward_s = moe_step_uniform(builder, forward_s),
-                            .backward_s = moe_step_uniform(builder, backward_s)};
+    bool serves = moe_step_serves(builder->options);
+    return (moe_step_times){
+        .forward_s = moe_step_uniform(builder, seconds.forward_s),
+        .backward_s = serves ? NULL : moe_step_uniform(builder, seconds.backward_s),
+    };
 }
 
 static moe_step_times ffn_times(moe_step_builder *builder, int64_t width)
 {
-    const moe_network *network = builder->network;
-    double tokens = builder->options->tokens;
+    const moe_step_options *options = builder->options;
+    bool trains = !moe_step_serves(options);
     if (width == 0) {
         return (moe_step_times){0};
     }
-    return dense_times(builder, moe_network_ffn_flop(network, width, tokens),
-                       moe_network_ffn_memory_bytes(network, width, tokens));
+    return uniform_times(
+        builder, moe_dense_ffn(builder->costs, builder->network, width, options->tokens, trains));
 }
 
 static moe_step_times attention_times(moe_step_builder *builder, int number)
 {
     const moe_network *network = builder->network;
-    double tokens = builder->options->tokens;
-    if (moe_step_serves(builder->options)) {
-        double seconds =
-            moe_step_serving_attention_s(builder->costs, network, builder->options, number);
-        return (moe_step_times){.forward_s = moe_step_uniform(builder, seconds)};
+    const moe_step_options *options = builder->options;
+    moe_dense_seconds seconds = {0};
+    if (moe_step_serves(options)) {
+        seconds.forward_s =
+            moe_step_serving_attention_s(builder->costs, network, options, number);
+    } else {
+        seconds = moe_dense_attention(builder->costs, network, number, options->tokens);
     }
-    return dense_times(builder, moe_network_layer_flop(network, number, tokens),
-                       moe_network_layer_memory_bytes(network, number, tokens));
+    return uniform_times(builder, seconds);
 }
 
 /* Kinds that no layer is of stay without times. */
@@ -190,9 +190,31 @@ static const moe_traffic *price_once(moe_step_builder *builder, const moe_routed
                                  builder->layout->ep, transposed);
 }
 
+/* Exchanges one after another, each of what is for the experts at one place of their devices. */
+static const moe_traffic *price_slots(moe_step_builder *builder, const moe_routed_layer *routed,
+                                      double token_bytes, bool transposed)
+{
+    size_t pairs = (size_t)builder->devices * (size_t)builder->devices;
+    const moe_traffic *first = NULL;
+    for (int slot = routed->slots; slot-- > 0;) {
+        const double *bytes =
+            scaled(builder, routed->slot_pairs + (size_t)slot * pairs, pairs, token_bytes);
+        moe_traffic *traffic =
+            moe_traffic_all_to_all(builder->arena, builder->costs, bytes, transposed);
+        if (traffic != NULL) {
+            traffic->next = first;
+            first = traffic;
+        }
+    }
+    return first;
+}
+
 static const moe_traffic *price_exchange(moe_step_builder *builder, const moe_routed_layer *routed,
                                          double token_bytes, bool transposed)
 {
+    if (routed->slot_pairs != NULL) {
+        return price_slots(builder, routed, token_bytes, transposed);
+    }
     if (routed->tokens != NULL) {
         return price_once(builder, routed, token_bytes, transposed);
     }
@@ -247,9 +269,14 @@ static int active_rows(moe_step_builder *builder, const moe_routed_layer *routed
 /* Seconds of every phase that the step has. */
 static void price_phases(moe_step_builder *builder, int count, double seconds[static 3])
 {
-    int last = moe_step_serves(builder->options) ? MOE_FORWARD : MOE_WEIGHT_GRADIENT;
-    for (int phase = MOE_FORWARD; phase <= last; phase++) {
-        moe_expert_shape shape = moe_step_expert_shape(builder->network, (moe_phase)phase);
+    bool serves = moe_step_serves(builder->options);
+    if (builder->options->expert_by_expert) {
+        moe_step_eager_experts(builder, builder->rows, count, seconds);
+        return;
+    }
+    for (int phase = MOE_FORWARD; phase <= (serves ? MOE_FORWARD : MOE_WEIGHT_GRADIENT); phase++) {
+        moe_expert_shape shape =
+            moe_step_expert_shape(builder->network, serves ? MOE_SERVING : (moe_phase)phase);
         seconds[phase] = moe_cost_experts_s(builder->costs, &shape, builder->rows, count);
     }
 }

@@ -54,22 +54,35 @@ static const int *number_ports(moe_arena *arena, const moe_cluster *cluster, con
 
 /* Efficiency depends on the kind of port alone, so each kind is evaluated (and counted) once. */
 static double port_efficiency(const moe_costs *costs, const moe_traffic_terms *terms,
-                              moe_port_kind kind, double known[])
+                              moe_port_kind kind, int ranks, double known[])
 {
     if (isnan(known[kind])) {
-        known[kind] = moe_cost_efficiency(costs, terms->kind, kind, terms->bytes_per_rank);
+        known[kind] = moe_cost_efficiency(costs, terms->kind, kind, terms->bytes_per_rank, ranks);
     }
     return known[kind];
 }
 
+/* 0 where a port between hosts is loaded. */
+static int ranks_within_hosts(const moe_cluster *cluster, const int *flows, int ranks)
+{
+    for (int p = 0; p < cluster->port_count; p++) {
+        if (flows[p] > 0 && !moe_port_is_intra(cluster->ports[p].kind)) {
+            return 0;
+        }
+    }
+    return ranks;
+}
+
 static void fill_ports(moe_arena *arena, const moe_costs *costs, const moe_traffic_terms *terms,
-                       port_sums sums, moe_traffic *traffic)
+                       port_sums sums, int ranks, moe_traffic *traffic)
 {
     size_t count = (size_t)traffic->port_count;
     int *ports = moe_arena_array(arena, int, count);
     int *flows = moe_arena_array(arena, int, count);
     double *bytes = moe_arena_array(arena, double, count);
     double *work = moe_arena_array(arena, double, count);
+    const moe_port *all = costs->cluster->ports;
+    int within = ranks_within_hosts(costs->cluster, sums.flows, ranks);
     double known[MOE_PORT_KINDS];
     for (int kind = 0; kind < MOE_PORT_KINDS; kind++) {
         known[kind] = NAN;
@@ -82,7 +95,7 @@ static void fill_ports(moe_arena *arena, const moe_costs *costs, const moe_traff
         ports[k] = p;
         flows[k] = sums.flows[p];
         bytes[k] = sums.bytes[p];
-        work[k] = bytes[k] / port_efficiency(costs, terms, costs->cluster->ports[p].kind, known);
+        work[k] = bytes[k] / port_efficiency(costs, terms, all[p].kind, within, known);
         k++;
     }
     traffic->ports = ports;
@@ -133,8 +146,8 @@ moe_traffic_draft moe_traffic_assemble(moe_arena *arena, const moe_costs *costs,
     find_participants(arena, traffic);
     port_sums sums = sum_ports(arena, cluster, traffic);
     const int *loaded = number_ports(arena, cluster, sums.flows, &traffic->port_count);
-    fill_ports(arena, costs, terms, sums, traffic);
     int ranks = terms->ranks > 0 ? terms->ranks : traffic->participants;
+    fill_ports(arena, costs, terms, sums, ranks, traffic);
     traffic->alpha_s = moe_cost_alpha_s(costs, terms->kind, ranks, terms->chunks, terms->latency_s);
     traffic->words = (traffic->port_count + 63) / 64;
     size_t cells = (size_t)traffic->devices * (size_t)traffic->words;

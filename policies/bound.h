@@ -9,6 +9,9 @@
  * (an expert phase costs at least its FLOPs: start-up, tiles, memory and recomputation only add). It knows
  * no communication and no imbalance: the gap to it is what placement and overlap could win at most.
  *
+ * With a profile that prices dense work by what it consists of (models/dense_cost.h) its bound is what the
+ * step takes for it. Where the experts have a curve of efficiencies, e_flop is its largest.
+ *
  * What it ignores: dense first layers, shared experts, optimizer, embedding; so it is below the best. */
 #ifndef MOE_POLICIES_BOUND_H
 #define MOE_POLICIES_BOUND_H

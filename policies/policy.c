@@ -3,10 +3,11 @@
 #include <string.h>
 
 /* A new policy: its file, its line in policy.h, its row here. */
-const moe_policy *const moe_policies[] = {&moe_policy_ep, &moe_policy_fssdp, NULL};
+const moe_policy *const moe_policies[] = {&moe_policy_ep, &moe_policy_fssdp, &moe_policy_fastermoe,
+                                        &moe_policy_smartmoe, &moe_policy_eplb, NULL};
 
 /* For messages about unknown names: the same order. */
-static const char *const policy_names[] = {"ep", "fssdp"};
+static const char *const policy_names[] = {"ep", "fssdp", "fastermoe", "smartmoe", "eplb"};
 
 const moe_policy *moe_policy_find(const char *name)
 {

@@ -90,6 +90,9 @@ typedef struct moe_policy {
 
 extern const moe_policy moe_policy_ep;
 extern const moe_policy moe_policy_fssdp;
+extern const moe_policy moe_policy_fastermoe;
+extern const moe_policy moe_policy_smartmoe;
+extern const moe_policy moe_policy_eplb;
 extern const moe_policy *const moe_policies[]; /* NULL-terminated */
 
 const moe_policy *moe_policy_find(const char *name);

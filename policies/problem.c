@@ -1,5 +1,7 @@
 #include "policies/problem.h"
 
+#include "models/dense_cost.h"
+
 #include <math.h>
 #include <string.h>
 #include <talloc.h>
@@ -127,9 +129,9 @@ static double slowest_s(const moe_problem *problem, const moe_costs *costs, cons
 /* Three phases, and forward once more where it is recomputed. */
 static double experts_s(const moe_problem *problem, const moe_costs *costs, const double *rows)
 {
-    double forward_s = slowest_s(problem, costs, rows, MOE_FORWARD);
     if (moe_step_serves(&problem->options))
-        return forward_s;
+        return slowest_s(problem, costs, rows, MOE_SERVING);
+    double forward_s = slowest_s(problem, costs, rows, MOE_FORWARD);
     int times = problem->options.recompute == MOE_RECOMPUTE_NONE ? 1 : 2;
     return times * forward_s + slowest_s(problem, costs, rows, MOE_INPUT_GRADIENT) +
            slowest_s(problem, costs, rows, MOE_WEIGHT_GRADIENT);
@@ -163,6 +165,8 @@ double moe_problem_attention_s(const moe_problem *problem)
     if (moe_step_serves(&problem->options))
         return moe_step_serving_attention_s(&costs, problem->network, &problem->options,
                                             problem->network->layers - 1);
+    if (moe_dense_is_itemised(&costs))
+        return moe_dense_attention_mean(&costs, problem->network, tokens).forward_s;
     return moe_cost_dense_s(&costs, moe_network_dense_flop(problem->network, tokens),
                             moe_network_dense_memory_bytes(problem->network, tokens), tokens);
 }

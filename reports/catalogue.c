@@ -1,29 +1,29 @@
 #include "reports/catalogue.h"
 
+#include "calibrate/fit/import.h"
 #include "configs/base/memory.h"
+#include "configs/preset.h"
 #include "models/cluster.h"
 #include "models/network.h"
 #include "models/profile.h"
 #include "policies/policy.h"
+#include "reports/validation/suite.h"
 #include "sim/engine.h"
 #include "sim/scenario.h"
 #include "traces/importer.h"
-#include <dirent.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
-#include <unistd.h>
 
 const moe_catalogue_kind moe_catalogue_kinds[] = {
     {"policies", "ways to place, replicate and materialize experts", NULL, NULL},
     {"engines", "what executes a step program", NULL, NULL},
-    {"clusters", "clusters described in YAML", "configs/clusters", &moe_cluster_table},
-    {"models", "Mixture-of-Experts models described in YAML", "configs/models", &moe_network_table},
+    {"clusters", "clusters described in YAML", MOE_CLUSTER_PRESETS, &moe_cluster_table},
+    {"models", "Mixture-of-Experts models described in YAML", MOE_MODEL_PRESETS, &moe_network_table},
     {"scenarios", "comparisons ready to simulate", "configs/scenarios", &moe_scenario_table},
-    {"profiles", "cost curves of one kind of device and fabric", "calibrate/profiles",
+    {"profiles", "cost curves of one kind of device and fabric", MOE_PROFILE_PRESETS,
      &moe_profile_table},
-    {"importers", "readers of foreign routing recordings", NULL, NULL},
+    {"importers", "readers of foreign routing recordings and measurements", NULL, NULL},
+    {"validations", "comparisons with published measurements", NULL, NULL},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -45,6 +45,15 @@ static void add_entry(json_t *entries, const char *name, const char *sentence, c
     json_array_append_new(entries, entry);
 }
 
+/* Of recordings, which `trace convert` reads, and of measurements, which `profile import` does. */
+static void add_importers(json_t *entries)
+{
+    for (const moe_importer *const *importer = moe_importers; *importer; importer++)
+        add_entry(entries, (*importer)->name, (*importer)->sentence, NULL);
+    for (const moe_sample_importer *const *importer = moe_sample_importers; *importer; importer++)
+        add_entry(entries, (*importer)->name, (*importer)->sentence, NULL);
+}
+
 static json_t *list_built_in(const char *kind)
 {
     json_t *entries = json_array();
@@ -54,69 +63,19 @@ static json_t *list_built_in(const char *kind)
     else if (strcmp(kind, "engines") == 0)
         for (const moe_engine *const *engine = moe_engines; *engine; engine++)
             add_entry(entries, (*engine)->name, (*engine)->sentence, NULL);
+    else if (strcmp(kind, "validations") == 0)
+        for (const moe_validation_suite *const *suite = moe_validation_suites; *suite; suite++)
+            add_entry(entries, (*suite)->name, (*suite)->sentence, NULL);
     else
-        for (const moe_importer *const *importer = moe_importers; *importer; importer++)
-            add_entry(entries, (*importer)->name, (*importer)->sentence, NULL);
+        add_importers(entries);
     return entries;
 }
 
 /* Presets. */
 
-/* A data folder below the working folder is named relative to it: shorter to read and to retype. */
-static const char *data_folder(void)
-{
-    const char *folder = getenv("MOEPLAN_DATA");
-    if (folder && *folder)
-        return folder;
-    char here[PATH_MAX];
-    if (getcwd(here, sizeof here) && strcmp(here, MOEPLAN_DATA_DIR) == 0)
-        return ".";
-    return MOEPLAN_DATA_DIR;
-}
-
-static char *preset_path(void *owner, const moe_catalogue_kind *kind, const char *file)
-{
-    const char *folder = data_folder();
-    if (strcmp(folder, ".") == 0)
-        return moe_need(talloc_asprintf(owner, "%s/%s", kind->folder, file));
-    return moe_need(talloc_asprintf(owner, "%s/%s/%s", folder, kind->folder, file));
-}
-
-static int is_preset(const struct dirent *entry)
-{
-    const char *dot = strrchr(entry->d_name, '.');
-    return entry->d_name[0] != '.' && dot && strcmp(dot, ".yaml") == 0;
-}
-
-static const char **preset_names(void *owner, const moe_catalogue_kind *kind, size_t *count)
-{
-    struct dirent **files;
-    char *folder = preset_path(owner, kind, "");
-    int found = scandir(folder, &files, is_preset, alphasort);
-    *count = found < 0 ? 0 : (size_t)found;
-    const char **names = moe_need(talloc_zero_array(owner, const char *, *count + 1));
-    for (size_t i = 0; i < *count; i++) {
-        size_t stem = strlen(files[i]->d_name) - strlen(".yaml");
-        names[i] = moe_need(talloc_strndup(names, files[i]->d_name, stem));
-        free(files[i]);
-    }
-    if (found >= 0)
-        free(files);
-    talloc_free(folder);
-    return names;
-}
-
 char *moe_catalogue_file(void *owner, const moe_catalogue_kind *kind, const char *name)
 {
-    if (!kind->folder || strchr(name, '/'))
-        return NULL;
-    char *file = moe_need(talloc_asprintf(owner, "%s.yaml", name));
-    char *path = preset_path(owner, kind, file);
-    talloc_free(file);
-    if (access(path, R_OK) == 0)
-        return path;
-    talloc_free(path);
-    return NULL;
+    return kind->folder ? moe_preset_file(owner, kind->folder, name) : NULL;
 }
 
 /* One line about a loaded preset. */
@@ -162,7 +121,7 @@ static char *describe_profile(void *owner, const moe_profile *profile)
     char *text = talloc_asprintf(owner, "costs of %s: dense %s, experts %s; collectives",
                                  profile->device ? profile->device : "an unnamed device",
                                  moe_origin_names[profile->dense.origin],
-                                 moe_origin_names[profile->experts.origin]);
+                                 moe_origin_names[profile->experts[MOE_FORWARD].origin]);
     bool said[MOE_ASSUMED + 1] = {false};
     const char *separator = " ";
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
@@ -212,7 +171,7 @@ json_t *moe_catalogue_list(const moe_catalogue_kind *kind)
         return list_built_in(kind->name);
     size_t count;
     json_t *entries = json_array();
-    const char **names = preset_names(NULL, kind, &count);
+    const char **names = moe_preset_names(NULL, kind->folder, &count);
     for (size_t i = 0; i < count; i++)
         add_preset(entries, kind, names[i]);
     talloc_free(names);
@@ -222,7 +181,7 @@ json_t *moe_catalogue_list(const moe_catalogue_kind *kind)
 const char **moe_catalogue_names(void *owner, const moe_catalogue_kind *kind, size_t *count)
 {
     if (kind->folder)
-        return preset_names(owner, kind, count);
+        return moe_preset_names(owner, kind->folder, count);
     json_t *entries = list_built_in(kind->name);
     *count = json_array_size(entries);
     const char **names = moe_need(talloc_zero_array(owner, const char *, *count + 1));

@@ -3,6 +3,8 @@
 #include "reports/commands.h"
 #include "reports/yaml_kind.h"
 
+#include "calibrate/fit/samples.h"
+#include "calibrate/fit/suite_check.h"
 #include "configs/base/input.h"
 #include "configs/base/memory.h"
 #include "configs/base/status.h"
@@ -104,6 +106,45 @@ static void check_plan(checked_file *file)
             (long long)plan->layout.devices, (long long)plan->layout.ep));
 }
 
+/* What is to be measured, and what was. */
+
+static bool is_suite(checked_file *file)
+{
+    char head[256];
+    FILE *stream = may_be_opened(file->path) ? fopen(file->path, "rb") : NULL;
+    size_t length = stream ? fread(head, 1, sizeof head, stream) : 0;
+    if (stream)
+        fclose(stream);
+    return moe_suite_recognises(head, length);
+}
+
+static void check_suite(checked_file *file)
+{
+    json_t *counts = moe_suite_check(file->path, file->diag);
+    const char *kind;
+    json_t *count;
+    if (!counts)
+        return;
+    char *text = moe_need(talloc_strdup(file->scratch, "suite:"));
+    json_object_foreach(counts, kind, count)
+        text = moe_need(talloc_asprintf_append(
+            text, "%s %lld %s", strcmp(text, "suite:") == 0 ? "" : ",",
+            (long long)json_integer_value(count), kind));
+    file->sound = text;
+    json_decref(counts);
+}
+
+static void check_samples(checked_file *file)
+{
+    const moe_samples *samples = moe_samples_read(file->scratch, file->path, file->diag);
+    if (samples)
+        file->sound = moe_need(
+            talloc_asprintf(file->scratch, "samples: %zu points of %s", samples->count,
+                            samples->machine.description ? samples->machine.description
+                            : samples->machine.device    ? samples->machine.device
+                                                         : "an unnamed machine"));
+}
+
 /* YAML. */
 
 static moe_status check_relations(checked_file *file, const moe_table *table,
@@ -165,6 +206,10 @@ static int check_file(const char *path)
         check_trace(&file);
     else if (importer)
         check_recording(&file, importer);
+    else if (ends_with(path, ".jsonl"))
+        check_samples(&file);
+    else if (ends_with(path, ".json") && is_suite(&file))
+        check_suite(&file);
     else if (ends_with(path, ".json"))
         check_plan(&file);
     else
@@ -199,8 +244,8 @@ static const struct argp parser = {
     .args_doc = "FILE...",
     .doc =
         "Says of every file whether it is sound: a scenario with everything it names, a cluster, a "
-        "model, a profile, a routing trace (.safetensors, .safetensors.index.json, .npy), or a "
-        "plan (.json). "
+        "model, a profile, a routing trace (.safetensors, .safetensors.index.json, .npy), a "
+        "plan or a suite to measure (.json), or measured samples (.jsonl). "
         "Errors go to standard error; the exit code is 1 if any file is not sound.",
 };
 

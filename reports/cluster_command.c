@@ -1,10 +1,10 @@
 /* moeplan cluster show|export FILE|PRESET: a cluster in text, or as a SimGrid platform. */
-#include "reports/catalogue.h"
 #include "reports/cluster_show.h"
 #include "reports/commands.h"
 
 #include "configs/base/memory.h"
 #include "configs/base/output.h"
+#include "configs/preset.h"
 #include "models/cluster_platform.h"
 #include <argp.h>
 #include <string.h>
@@ -28,28 +28,10 @@ typedef struct cluster_verb {
 
 /* ---- the cluster ----------------------------------------------------------------------------- */
 
-/* A file of that name stands before a preset. */
-static const char *find_file(const cluster_arguments *given)
-{
-    const moe_catalogue_kind *kind = moe_catalogue_kind_find("clusters");
-    if (access(given->name, F_OK) == 0)
-        return given->name;
-    const char *preset = moe_catalogue_file(given->diag, kind, given->name);
-    if (preset || strchr(given->name, '/'))
-        return preset ? preset : given->name;
-    size_t count;
-    const char **names = moe_catalogue_names(given->diag, kind, &count);
-    const char *closest = moe_closest(given->name, names, count);
-    moe_diag_error(given->diag, (moe_where){0},
-                   "there is no file and no preset \"%s\"%s%s%s (`moeplan list clusters`)",
-                   given->name, closest ? "; did you mean \"" : "", closest ? closest : "",
-                   closest ? "\"?" : "");
-    return NULL;
-}
-
 static const moe_cluster *load_cluster(const cluster_arguments *given)
 {
-    const char *path = find_file(given);
+    const char *path =
+        moe_preset_find(given->diag, MOE_CLUSTER_PRESETS, "clusters", given->name, given->diag);
     if (!path)
         return NULL;
     moe_config *config = moe_config_load(given->diag, path, &moe_cluster_table, given->overrides,

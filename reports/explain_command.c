@@ -2,12 +2,14 @@
 #include "reports/catalogue.h"
 #include "reports/commands.h"
 
+#include "calibrate/fit/import.h"
 #include "configs/base/memory.h"
 #include "configs/base/status.h"
 #include "models/cluster.h"
 #include "models/network.h"
 #include "models/profile.h"
 #include "policies/policy.h"
+#include "reports/validation/suite.h"
 #include "sim/engine.h"
 #include "sim/scenario.h"
 #include "traces/importer.h"
@@ -139,7 +141,26 @@ static int explain_importer(const char *name)
             return MOE_OK;
         }
     }
+    for (const moe_sample_importer *const *importer = moe_sample_importers; *importer; importer++) {
+        if (strcmp((*importer)->name, name) == 0) {
+            printf("%s: %s\n", name, (*importer)->sentence);
+            if ((*importer)->source)
+                printf("\nSource: %s\n", (*importer)->source);
+            return MOE_OK;
+        }
+    }
     return refuse_entry(moe_catalogue_kind_find("importers"), name);
+}
+
+static int explain_validation(const char *name)
+{
+    for (const moe_validation_suite *const *suite = moe_validation_suites; *suite; suite++) {
+        if (strcmp((*suite)->name, name) == 0) {
+            printf("%s: %s\n\nMeasured values: %s\n", name, (*suite)->sentence, (*suite)->source);
+            return MOE_OK;
+        }
+    }
+    return refuse_entry(moe_catalogue_kind_find("validations"), name);
 }
 
 /* Presets: everything printed is YAML that loads again, derived figures as comments. */
@@ -203,6 +224,8 @@ static int explain_entry(const char *topic)
         status = explain_policy(slash + 1);
     else if (strcmp(kind->name, "engines") == 0)
         status = explain_engine(slash + 1);
+    else if (strcmp(kind->name, "validations") == 0)
+        status = explain_validation(slash + 1);
     else
         status = explain_importer(slash + 1);
     talloc_free(scratch);

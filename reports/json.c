@@ -29,8 +29,9 @@ static json_t *profile_json(const moe_binding *binding, const moe_run *run)
     for (int p = 0; p < run->policy_count; p++)
         json_object_set_new(curves, run->policies[p].result.name,
                             moe_profile_provenance(profile, &run->policies[p].usage));
-    return json_pack("{s:s, s:s, s:o}", "name", profile->name, "device", profile->device, "curves",
-                     curves);
+    return json_pack("{s:s?, s:s?, s:s*, s:s*, s:o}", "name", profile->name, "device",
+                     profile->device, "source", profile->source, "licence", profile->licence,
+                     "curves", curves);
 }
 
 /* Files and their digests: what the scenario is made of, and plans that it runs as given. */
@@ -55,7 +56,7 @@ static json_t *provenance_json(const moe_binding *binding, const moe_run *run)
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:b, s:I, s:o, s:o}", "program",
                      "moeplan " MOEPLAN_VERSION, "engine", binding->engine->name, "network_model",
                      binding->engine->network_model, "port_sharing",
-                     moe_sharing_names[binding->scenario->port_sharing], "step",
+                     moe_sharing_names[moe_binding_sharing(binding).rule], "step",
                      moe_step_kind_names[binding->scenario->step], "parallel",
                      parallel_json(binding), "interference", (int)binding->scenario->interference,
                      "seed", (json_int_t)binding->scenario->seed, "inputs", inputs_json(binding),

@@ -32,7 +32,7 @@ static const struct argp_option options[] = {
 static const struct argp parser = {
     .options = options,
     .parser = parse_option,
-    .args_doc = "policies|engines|clusters|models|scenarios|profiles|importers",
+    .args_doc = "policies|engines|clusters|models|scenarios|profiles|importers|validations",
     .doc = "Lists what can be named in a scenario, with one sentence each.",
 };
 

@@ -443,7 +443,7 @@ static void print_basis(const moe_binding *binding, const moe_run *run, FILE *st
     print_rules(binding, stream);
     print_dispatch(binding, run, stream);
     fprintf(stream, "  network: %s; ports shared %s; %s\n", binding->engine->network_model,
-            moe_sharing_names[binding->scenario->port_sharing],
+            moe_sharing_names[moe_binding_sharing(binding).rule],
             binding->scenario->interference ? "with interference of computation and communication"
                                             : "without interference");
     print_sensitivity(run, stream);

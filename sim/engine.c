@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-const char *const moe_sharing_names[] = {"per_collective", "per_flow", "weighted", NULL};
-
 double moe_sharing_weight(const moe_sharing *sharing, moe_collective_kind kind, double flows)
 {
     switch (sharing->rule) {

@@ -20,14 +20,6 @@
 #include "models/program.h"
 #include "models/timeline.h"
 
-/* How collectives that load a port at the same time divide its rate. */
-typedef enum moe_sharing_rule {
-    MOE_SHARE_PER_COLLECTIVE, /* equal parts (default) */
-    MOE_SHARE_PER_FLOW,       /* in proportion to the transfers each has on the port */
-    MOE_SHARE_WEIGHTED,       /* in proportion to the weights of their kinds */
-} moe_sharing_rule;
-extern const char *const moe_sharing_names[]; /* "per_collective", ...; NULL-terminated */
-
 /* Zeroed: per collective. */
 typedef struct moe_sharing {
     moe_sharing_rule rule;

@@ -105,6 +105,9 @@ static const moe_table policy_table = {
     .noun = "policy", .sentence = "A placement policy and its tunables (`moeplan explain policies/NAME`).",
     .size = sizeof(moe_policy_use), .fields = policy_fields, .variant = &policy_variant};
 
+/* As moe_sharing_names, and MOE_SHARE_AS_PROFILE. */
+static const char *const sharing_choices[] = {"per_collective", "per_flow", "weighted", "profile", NULL};
+
 static const moe_field scenario_fields[] = {
     {.key = "name", .type = MOE_FIELD_TEXT, .offset = offsetof(moe_scenario, name),
      .sentence = "A title for reports."},
@@ -134,9 +137,10 @@ static const moe_field scenario_fields[] = {
     {.key = "interference", .type = MOE_FIELD_BOOL, .default_text = "true",
      .offset = offsetof(moe_scenario, interference),
      .sentence = "Whether communication and computation beside each other slow each other down, as the profile says."},
-    {.key = "port_sharing", .type = MOE_FIELD_CHOICE, .default_text = "per_collective",
-     .choices = moe_sharing_names, .offset = offsetof(moe_scenario, port_sharing),
-     .sentence = "How two collectives divide a port they load together: equally, by the transfers each has there, or by `port_weights`."},
+    {.key = "port_sharing", .type = MOE_FIELD_CHOICE, .default_text = "profile",
+     .choices = sharing_choices, .offset = offsetof(moe_scenario, port_sharing),
+     .sentence = "How two collectives divide a port they load together: equally, by the transfers each has there, by `port_weights`, "
+                 "or as the profile's interference.port_sharing says."},
     {.key = "port_weights", .type = MOE_FIELD_MAP, .table = &weight_table,
      .offset = offsetof(moe_scenario, port_weights),
      .sentence = "Shares of a port by kind of collective, where `port_sharing` is weighted."},
@@ -484,7 +488,10 @@ fail:
 
 moe_sharing moe_binding_sharing(const moe_binding *binding)
 {
-    moe_sharing sharing = {.rule = (moe_sharing_rule)binding->scenario->port_sharing};
+    const moe_scenario *scenario = binding->scenario;
+    const int chosen = scenario->port_sharing;
+    const int rule = chosen == MOE_SHARE_AS_PROFILE ? scenario->profile.port_sharing : chosen;
+    moe_sharing sharing = {.rule = (moe_sharing_rule)rule};
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++)
         sharing.weights[kind] = binding->scenario->port_weights.values[kind];
     return sharing;

@@ -50,6 +50,9 @@ typedef struct moe_policy_use {
     void *tunables;
 } moe_policy_use;
 
+/* Of a scenario's port_sharing, beside the rules: the profile's (default). */
+enum { MOE_SHARE_AS_PROFILE = MOE_SHARE_WEIGHTED + 1 };
+
 /* By kind of collective: its part of a port that it shares, where port_sharing is weighted. */
 typedef struct moe_port_weights {
     double values[MOE_COLLECTIVE_KINDS];
@@ -68,7 +71,7 @@ typedef struct moe_scenario {
     moe_dispatch_rule dispatch;
     moe_memory_options memory;
     bool interference;
-    int port_sharing; /* moe_sharing_rule */
+    int port_sharing; /* moe_sharing_rule, or MOE_SHARE_AS_PROFILE */
     moe_port_weights port_weights;
     moe_list stragglers; /* of moe_straggler */
     moe_list policies; /* of moe_policy_use */

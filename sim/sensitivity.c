@@ -109,7 +109,7 @@ moe_sensitivity *moe_sharing_sensitivity(void *owner, const moe_binding *binding
     sampling all = {binding, &quiet, chosen, result, options->first, {0}, NULL, diag, ""};
     result->policy_count = count;
     result->steps = choose_steps(options->first, run->iterations, all.steps);
-    choose_rules((moe_sharing_rule)binding->scenario->port_sharing, result);
+    choose_rules(moe_binding_sharing(binding).rule, result);
     const int jobs = count * result->rule_count;
     result->difference = moe_need(talloc_zero_array(result, double, (unsigned)jobs));
     *status = run_jobs(&all, jobs);

@@ -46,8 +46,12 @@ static inline void fixture_profile(moe_profile *profile)
     static double full = 1;
     *profile = (moe_profile){.name = "round", .slowdown = 1.5, .sm_share = 0.1};
     /* Memory never binds: its efficiency stands for a bandwidth without limit. */
-    profile->dense = (moe_compute_curve){0, 1, 1e12, 2.7, 1, 0, 0, 0, MOE_ASSUMED};
-    profile->experts = profile->dense;
+    profile->dense = (moe_compute_curve){.flop_efficiency = 1,
+                                         .memory_efficiency = 1e12,
+                                         .norm = 2.7,
+                                         .tile_rows = 1,
+                                         .origin = MOE_ASSUMED};
+    profile->experts[MOE_FORWARD] = profile->dense;
     profile->memory = profile->dense;
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
         profile->collectives[kind].intra = (moe_points){&at, &full, 1};

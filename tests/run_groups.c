@@ -14,7 +14,8 @@ static const moe_run *run_in_order(void *owner, const char *order, moe_binding *
 }
 
 /* Every order computes the same rows of the same experts; only where bytes travel differs, so under EP
- * the imbalance is equal, and exchanges between hosts cost more than within them. */
+ * the imbalance is equal, and exchanges between hosts cost more than within them. (Whole steps need not: groups
+ * within hosts reduce the gradients of their experts between hosts.) */
 static void test_orders_move_bytes_alone(void **state)
 {
     (void)state;
@@ -31,7 +32,8 @@ static void test_orders_move_bytes_alone(void **state)
         const moe_step_result *a = &first->policies[0].result.series[i];
         const moe_step_result *b = &last->policies[0].result.series[i];
         assert_true(fabs(a->device_imbalance - b->device_imbalance) <= 1e-12);
-        assert_true(a->step_s < b->step_s);
+        assert_true(a->exposed_s[MOE_DISPATCH] + a->exposed_s[MOE_COMBINE] <
+                    b->exposed_s[MOE_DISPATCH] + b->exposed_s[MOE_COMBINE]);
     }
     talloc_free(owner);
 }

@@ -95,6 +95,20 @@ static void test_jobs_do_not_change_results(void **state)
     talloc_free(owner);
 }
 
+/* A profile that has all that is optional: GEMMs one by one, efficiency by rows, gradients of their own. */
+static void give_measured_profile(void *owner, overrides *all)
+{
+    set(owner, all, "profile.gemm={m: [16, 4096], n: [64, 16384], k: [64, 8192], utilisation: [0.01, "
+                    "0.1, 0.1, 0.3, 0.1, 0.5, 0.5, 1.2]}");
+    set(owner, all, "profile.attention={flop_efficiency: 0.3}");
+    set(owner, all, "profile.experts.start_per_expert=2 us");
+    set(owner, all, "profile.experts.efficiency=[[1, 0.01], [64, 0.3], [4096, 0.6]]");
+    set(owner, all, "profile.experts_weight_gradient={flop_efficiency: 0.4}");
+    set(owner, all, "profile.memory.efficiency=[[1 MiB, 0.2], [64 MiB, 0.8]]");
+    set(owner, all, "profile.collectives.all_gather.ranks=8");
+    set(owner, all, "profile.collectives.all_gather.groups=[{ranks: 2, intra: [[1 MiB, 0.5]]}]");
+}
+
 /* Law 8: no step of any policy is below the bound of balanced, local work; the gap is printed. */
 static void assert_above_bound(const moe_binding *binding, const moe_run *run, const char *engine)
 {
@@ -118,9 +132,11 @@ static void test_no_policy_beats_the_bound(void **state)
 {
     static const char *const changes[] = {
         "seed=1",                        /* the quickstart */
+        "seed=1",                        /* every second with all that a profile can measure */
         "trace.tokens_per_source=32768", /* where computation weighs more */
         "cluster.nic.bandwidth=40 Tb/s", /* ... and where exchanges cost little */
         "policies.1.overlap_degree=64",  /* nothing leaves its device */
+        "policies.1.overlap_degree=64",
     };
     (void)state;
     for (size_t c = 0; c < sizeof changes / sizeof *changes; c++)
@@ -129,7 +145,12 @@ static void test_no_policy_beats_the_bound(void **state)
             moe_binding *binding;
             overrides all = {0};
             set(owner, &all, "trace.window=[598, 602]");
+            set(owner, &all,
+                "policies=[{name: ep}, {name: fssdp}, {name: fssdp-rm, policy: fssdp, "
+                "rematerialize: true}, {name: fastermoe}, {name: smartmoe, interval: 2}]");
             set(owner, &all, "%s", changes[c]);
+            if (c % 2 == 1)
+                give_measured_profile(owner, &all);
             const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
             assert_above_bound(binding, run, engines[e]);
             talloc_free(owner);
@@ -165,6 +186,18 @@ static char *write_uniform_trace(void *owner, int sources, int layers, int exper
     return path;
 }
 
+/* Where nobody is hotter there is nothing to exchange or to shadow; what deciding takes is the difference. */
+static void assert_uniform_changes_nothing(const moe_result *other, const moe_result *ep)
+{
+    double parts[2][MOE_PARTS];
+    moe_result_exposed(other, parts[0]);
+    moe_result_exposed(ep, parts[1]);
+    assert_true(fabs(parts[0][MOE_EXPERT] / parts[1][MOE_EXPERT] - 1) < 1e-12);
+    assert_true(parts[0][MOE_MATERIALIZE] == 0 && parts[0][MOE_REDUCE_PART] == 0);
+    assert_true(moe_result_mean(other, offsetof(moe_step_result, moved_bytes)) == 0);
+    assert_true(moe_result_step_time(other).mean > moe_result_step_time(ep).mean);
+}
+
 /* Law 5: on exactly uniform routing no policy computes experts faster than EP; what FSSDP sends
  * less is the share of assignments that stay on their device. */
 static void test_uniform_routing_leaves_only_locality(void **state)
@@ -196,6 +229,27 @@ static void test_uniform_routing_leaves_only_locality(void **state)
         double everywhere = copies * 32 / 31 / 64;
         assert_true(everywhere > 0);
         assert_true(fabs(local - (everywhere + (1 - everywhere) / 32)) < 1e-9);
+        unlink(trace);
+        talloc_free(owner);
+    }
+}
+
+/* Without interference: else when gradients travel beside the experts decides what these take. */
+static void test_uniform_routing_gives_nothing_to_exchange(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < 2; e++) {
+        void *owner = talloc_new(NULL);
+        moe_binding *binding;
+        overrides all = {0};
+        char *trace = write_uniform_trace(owner, 32, 12, 64, 256);
+        set(owner, &all, "trace={file: %s, window: [6, 10]}", trace);
+        set(owner, &all, "interference=false");
+        set(owner, &all, "policies=[{name: ep}, {name: fastermoe, rule: released}, "
+            "{name: smartmoe, interval: 1}]");
+        const moe_run *run = simulate(owner, &all, engines[e], 2, &binding);
+        for (int p = 1; p < run->policy_count; p++)
+            assert_uniform_changes_nothing(&run->policies[p].result, &run->policies[0].result);
         unlink(trace);
         talloc_free(owner);
     }
@@ -293,6 +347,8 @@ static void test_random_cases_keep_the_laws(void **state)
         char *trace = write_random_trace(owner, drawn.micro_batches, drawn.layers,
                                          drawn.hosts * drawn.per_host, drawn.experts);
         describe_case(owner, &drawn, &all);
+        if (c % 3 == 0)
+            give_measured_profile(owner, &all);
         set(owner, &all, "trace={file: %s, window: [2, 7]}", trace);
         const moe_run *analytic = simulate(owner, &all, "analytic", 2, &binding);
         const moe_run *fluid = simulate(owner, &all, "fluid", 2, &binding);
@@ -320,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_jobs_do_not_change_results),
         cmocka_unit_test(test_no_policy_beats_the_bound),
         cmocka_unit_test(test_uniform_routing_leaves_only_locality),
+        cmocka_unit_test(test_uniform_routing_gives_nothing_to_exchange),
         cmocka_unit_test(test_random_cases_keep_the_laws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

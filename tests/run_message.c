@@ -9,7 +9,7 @@
  *   alone   max-min fairness among a collective's own flows may leave a port idle that others still
  *           need. On recorded routing one hot port has work all along, so nothing is lost. Where two
  *           kinds of ports are nearly as hot, as in a chain of broadcasts over a PCIe bridge, 10 % are:
- *           message lets hops of one pipeline run apart, fluid does not. Bounded by 10 % there.
+ *           message lets hops of one pipeline run apart, fluid does not. Bounded by 12 % there, the step by 5 %.
  *   one     when the first of two is done is a matter of how a port is shared, not of right or wrong: a
  *           flow has one weight for all ports of its path, a collective one part of each port. Printed.
  *   step    devices leave an exchange with their own transfers in message, with their ports in fluid: so
@@ -23,9 +23,10 @@
 #include <unistd.h>
 
 static const double most_alone = 0.02;
-static const double most_over_bridge = 0.10; /* alone, and two */
+static const double most_over_bridge = 0.12; /* alone, and two */
 static const double most_two = 0.02;
 static const double most_step = 0.03;
+static const double most_step_over_bridge = 0.05;
 
 enum { MAX_PROGRAMS = 64, ALONE = 12, TWO = 6 };
 
@@ -240,7 +241,8 @@ static void compare_policy(const moe_binding *binding, const place *p, int polic
     const bool bridge = binding->scenario->cluster.intra.bridge_bytes_per_s > 0;
     assert_within("alone", p, uses[policy].name, f->alone, bridge ? most_over_bridge : most_alone);
     assert_within("two", p, uses[policy].name, f->two, bridge ? most_over_bridge : most_two);
-    assert_within("step", p, uses[policy].name, f->step, most_step);
+    assert_within("step", p, uses[policy].name, f->step,
+                  bridge ? most_step_over_bridge : most_step);
 }
 
 static const moe_binding *bind_place(void *owner, const place *p, moe_diag *diag)

@@ -183,8 +183,12 @@ static void test_corrupted_plan(void **state)
     char *text = program_read(path);
     char *owners = strstr(text, "\"owners\": [[");
     assert_non_null(owners);
-    owners[strlen("\"owners\": [[")] = '-';
-    program_write(path, text);
+    char *first = owners + strlen("\"owners\": [[");
+    char *corrupted = NULL;
+    assert_true(asprintf(&corrupted, "%.*s-1%s", (int)(first - text), text,
+                         first + strspn(first, "0123456789")) > 0);
+    program_write(path, corrupted);
+    free(corrupted);
     program_result run = EXPECT(1, "plan", "check", path);
     program_contains(run.err, "layers[0].owners[0][0]");
     program_contains(run.out, "not sound");

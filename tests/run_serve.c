@@ -12,7 +12,8 @@ static const char *const engines[] = {"analytic", "fluid"};
 static const char all_policies[] =
     "policies=[{name: ep}, {name: red, policy: ep, redundant_experts: 32}, {name: fssdp}, "
     "{name: idle, policy: fssdp, materialize: false, calibrate: false, "
-    "heterogeneous_sharding: false, planning: 0 s}]";
+    "heterogeneous_sharding: false, planning: 0 s}, "
+    "{name: eplb, redundant_experts: 32}]";
 
 static void set_serving(void *owner, overrides *all, const char *step, const char *serving)
 {
@@ -61,6 +62,9 @@ static void test_every_policy_serves(void **state)
             assert_true(copied->device_imbalance < plain->device_imbalance);
             assert_true(copied->exposed_s[MOE_MATERIALIZE] == 0 && copied->moved_bytes == 0);
             assert_true(copied->memory.parameters > plain->memory.parameters);
+            const moe_step_result *packed = &run->policies[4].result.series[0];
+            assert_true(packed->device_imbalance < plain->device_imbalance);
+            assert_true(packed->memory.parameters > plain->memory.parameters);
             talloc_free(owner);
         }
 }

@@ -50,7 +50,7 @@ static inline void step_fixture_profile(moe_profile *profile)
                                          .norm = 2.7,
                                          .tile_rows = 1,
                                          .origin = MOE_ASSUMED};
-    profile->experts = profile->dense;
+    profile->experts[MOE_FORWARD] = profile->dense;
     profile->memory = profile->dense;
     profile->memory.memory_efficiency = 0.5;
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {

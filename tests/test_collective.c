@@ -2,8 +2,8 @@
  * what.
  *
  * Links are invented, with rates that keep numbers readable. Every kind of collective shares one
- * curve of efficiency: 0.2 at 100 bytes a rank, 0.8 at 10,000 within a host (0.5 at 1,000, halfway
- * in the logarithm), and half of that between hosts. */
+ * curve of efficiency: 0.25 at 100 bytes a rank, 1 at 10,000 within a host (0.5 at 1,000, halfway
+ * in both logarithms), and half of that between hosts. */
 #include "models/collective.h"
 
 #include "configs/base/random.h"
@@ -21,8 +21,8 @@
 #define LEAF_S  2e-6
 
 static double curve_x[] = {100, 10000};
-static double curve_intra[] = {0.2, 0.8};
-static double curve_inter[] = {0.1, 0.4};
+static double curve_intra[] = {0.25, 1};
+static double curve_inter[] = {0.125, 0.5};
 
 typedef struct fixture {
     moe_cluster_spec spec;
@@ -323,7 +323,7 @@ static void hot_devices_hold_up_their_partners(void **state)
     assert_int_equal(traffic->touches[5], 0);
     /* 1,000 bytes over 5 that take part */
     assert_near(traffic->work[loaded_at(f, traffic, MOE_PORT_NIC_OUT, 0)],
-                700 / moe_cost_efficiency(&f->costs, MOE_ALL_TO_ALL, MOE_PORT_NIC_OUT, 200));
+                700 / moe_cost_efficiency(&f->costs, MOE_ALL_TO_ALL, MOE_PORT_NIC_OUT, 200, 0));
     assert_near(moe_traffic_alone_s(traffic, f->cluster),
                 traffic->alpha_s + traffic->work[loaded_at(f, traffic, MOE_PORT_NIC_OUT, 0)] / 50);
 
@@ -379,7 +379,7 @@ static void moves_are_point_to_point(void **state)
     assert_int_equal(traffic->flows[loaded_at(f, traffic, MOE_PORT_NIC_IN, 1)], 4);
     /* two senders: 1,250 bytes each */
     assert_near(traffic->work[loaded_at(f, traffic, MOE_PORT_INTRA_OUT, 0)],
-                400 / moe_cost_efficiency(&f->costs, MOE_SEND_RECV, MOE_PORT_INTRA_OUT, 1250));
+                400 / moe_cost_efficiency(&f->costs, MOE_SEND_RECV, MOE_PORT_INTRA_OUT, 1250, 2));
     assert_near(traffic->alpha_s, 1e-5 + 1e-7 * log2(3) + NIC_S);
     talloc_free(f);
 }
@@ -405,6 +405,28 @@ static void ring_within_a_host(void **state)
     traffic = moe_traffic_ring(f->arena, &f->costs, MOE_ALL_GATHER, group, 1, 3, 1000);
     assert_transfers(traffic, pairs, 3, 2.0 / 3 * 1000);
     assert_near(traffic->alpha_s, 1e-5 + 1e-7 * log2(3) + 2 * INTRA_S);
+    talloc_free(f);
+}
+
+/* Efficiency by number of ranks: of a collective that stays within a host. */
+static void groups_count_within_a_host(void **state)
+{
+    (void)state;
+    fixture *f = open_plain(2, 4, MOE_NIC_PER_DEVICE);
+    static double pair[] = {0.8, 0.8};
+    moe_collective_group two = {2, {curve_x, pair, 2}};
+    moe_collective_curve *curve = &f->profile.collectives[MOE_ALL_GATHER];
+    curve->ranks = 4;
+    curve->groups = (moe_list){&two, 1};
+    const int order[] = {0, 1, 2, 3}, across[] = {0, 4};
+    moe_traffic *traffic =
+        moe_traffic_ring(f->arena, &f->costs, MOE_ALL_GATHER, order, 2, 2, 1000);
+    assert_near(moe_traffic_alone_s(traffic, f->cluster),
+                traffic->alpha_s + 500 / 0.8 / 300); /* two groups of two */
+    traffic = moe_traffic_ring(f->arena, &f->costs, MOE_ALL_GATHER, order, 1, 4, 1000);
+    assert_near(moe_traffic_alone_s(traffic, f->cluster), traffic->alpha_s + 750 / 0.5 / 300);
+    traffic = moe_traffic_ring(f->arena, &f->costs, MOE_ALL_GATHER, across, 1, 2, 1000);
+    assert_near(moe_traffic_alone_s(traffic, f->cluster), traffic->alpha_s + 500 / 0.25 / 50);
     talloc_free(f);
 }
 
@@ -779,6 +801,7 @@ int main(void)
         cmocka_unit_test(nothing_to_send_is_no_traffic),
         cmocka_unit_test(moves_are_point_to_point),
         cmocka_unit_test(ring_within_a_host),
+        cmocka_unit_test(groups_count_within_a_host),
         cmocka_unit_test(ring_uses_every_nic),
         cmocka_unit_test(ring_crosses_each_host_once_with_one_nic),
         cmocka_unit_test(ring_over_uneven_hosts),

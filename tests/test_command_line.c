@@ -120,7 +120,7 @@ static void test_reader_that_leaves(void **state)
 /* list */
 
 static const char *const kinds[] = {"policies",  "engines",  "clusters", "models",
-                                    "scenarios", "profiles", "importers"};
+                                    "scenarios", "profiles", "importers", "validations"};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static void assert_entries(const char *kind, const json_t *entries)

@@ -236,6 +236,10 @@ static void expect_round_trip(const char *text)
                         a->cluster.curve.count * sizeof(double));
     assert_memory_equal(a->cluster.curve.y, b->cluster.curve.y,
                         a->cluster.curve.count * sizeof(double));
+    assert_int_equal(a->cluster.grid.count, b->cluster.grid.count);
+    assert_int_equal(a->cluster.grid.width, b->cluster.grid.width);
+    assert_memory_equal(a->cluster.grid.values, b->cluster.grid.values,
+                        a->cluster.grid.count * a->cluster.grid.width * sizeof(double));
     assert_int_equal(a->title != NULL, b->title != NULL);
     assert_true(!a->title || strcmp(a->title, b->title) == 0);
     assert_true(!a->trace.file || strcmp(a->trace.file, b->trace.file) == 0);
@@ -253,6 +257,8 @@ static void dumps_load_again(void **state)
     expect_round_trip(whole);
     expect_round_trip("cluster: {hosts: 4}\n");
     expect_round_trip("cluster: {hosts: 4, curve: [], loads: []}\npolicies: []\ntitle: 'null'\n");
+    expect_round_trip("cluster: {hosts: 4, grid: [[1, 2.5e-6, 3], [4, 0.1, 6]]}\n");
+    expect_round_trip("cluster: {hosts: 4, grid: []}\n");
     expect_round_trip("cluster: {hosts: 4}\ntitle: ''\n");
     expect_round_trip("cluster: {hosts: 4}\ntitle: |\n  two\n  lines\n");
     expect_round_trip("cluster: {hosts: 4}\ntitle: '- x'\n");
@@ -281,6 +287,30 @@ static void dump_reads_well(void **state)
                               "seed: 1\n");
     free(dump);
     end(&t);
+}
+
+static void reads_rows(void **state)
+{
+    (void)state;
+    static const char *const sets[] = {"cluster.grid.1=[7, 8]", "cluster.grid.2=[9, 10]",
+                                       "cluster.grid.0.1=5e-7"};
+    trial t = load_with("cluster:\n  hosts: 4\n  grid:\n    - [1, 2]\n    - [3, 4]\n", sets, 3);
+    const moe_rows *grid = &t.scenario->cluster.grid;
+    assert_non_null(t.config);
+    assert_int_equal(grid->count, 3);
+    assert_int_equal(grid->width, 2);
+    static const double expected[] = {1, 5e-7, 7, 8, 9, 10};
+    assert_memory_equal(grid->values, expected, sizeof expected);
+    expect_place(&t, &grid->values[0], "t.yaml", 4, 8, true);
+    end(&t);
+    refuse("cluster: {hosts: 4, grid: [[1, 2], [3], 4, [5, x], [7, -8]]}\n", NULL, 0,
+           "t.yaml:1:36: error: a row of 1 numbers in \"grid\"; expected 2, as in the first row\n"
+           "  cluster: {hosts: 4, grid: [[1, 2], [3], 4, [5, x], [7, -8]]}\n"
+           "                                     ^\n"
+           "t.yaml:1:41: error: a single value for \"grid\"; expected a list of equally long lists, "
+           "each a number such as \"1.5\"\n"
+           "  cluster: {hosts: 4, grid: [[1, 2], [3], 4, [5, x], [7, -8]]}\n"
+           "                                          ^\n");
 }
 
 static void prints_every_error(void **state)
@@ -384,15 +414,48 @@ static void refuses_too_much(void **state)
     assert_non_null(strstr(t.messages, "expected at most 4194304"));
     end(&t);
     memcpy(text, "cluster: [", 10);
-    for (size_t i = 10; i < 300000; i += 2) {
+    for (size_t i = 10; i < 900000; i += 2) {
         memcpy(text + i, "0,", 2);
     }
-    strcpy(text + 300000, "]\n");
+    strcpy(text + 900000, "]\n");
     t = load_with(text, NULL, 0);
     assert_null(t.config);
-    assert_non_null(strstr(t.messages, "too many values; expected at most 100000"));
+    assert_non_null(strstr(t.messages, "too many values; expected at most 400000 in a file"));
     end(&t);
     free(text);
+}
+
+/* "title: [0,0,...]": `count` values. */
+static void write_values(const char *path, const char *before, size_t count)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fprintf(file, "%stitle: [0", before);
+    for (size_t i = 1; i < count; i++) {
+        fputs(",0", file);
+    }
+    fputs("]\n", file);
+    fclose(file);
+}
+
+/* Two files within the limit of one that together are above that of all. */
+static void refuses_too_much_in_all(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/moeplan-test-XXXXXX", root[64], part[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(root, sizeof root, "%s/s.yaml", folder);
+    snprintf(part, sizeof part, "%s/c.yaml", folder);
+    write_values(root, "cluster: c.yaml\n", 310000);
+    write_values(part, "", 310000);
+    trial t = load_file(root, NULL, 0);
+    assert_null(t.config);
+    assert_non_null(
+        strstr(t.messages, "too many values; expected at most 600000 in all files together"));
+    end(&t);
+    unlink(root);
+    unlink(part);
+    rmdir(folder);
 }
 
 /* 40,000 keys: linear enough that no one notices. */
@@ -741,11 +804,13 @@ int main(void)
         cmocka_unit_test(knows_places),
         cmocka_unit_test(dumps_load_again),
         cmocka_unit_test(dump_reads_well),
+        cmocka_unit_test(reads_rows),
         cmocka_unit_test(prints_every_error),
         cmocka_unit_test(a_duplicate_names_the_first),
         cmocka_unit_test(refuses_bad_files),
         cmocka_unit_test(refuses_what_is_no_file),
         cmocka_unit_test(refuses_too_much),
+        cmocka_unit_test(refuses_too_much_in_all),
         cmocka_unit_test(many_keys_are_no_trap),
         cmocka_unit_test(accepts_a_byte_order_mark),
         cmocka_unit_test_setup_teardown(follows_references, plant_tree, fell_tree),

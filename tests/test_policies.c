@@ -100,7 +100,7 @@ static void phases_have_their_own_shapes(void **unused)
     (void)unused;
     fixture *f = fixture_open(1, 1, 1, 1, 1);
     f->network.gradient_dtype = MOE_FP32;
-    f->profile.experts.memory_efficiency = 1e-3;
+    f->profile.experts[MOE_FORWARD].memory_efficiency = 1e-3;
     moe_route route = fixture_route(f);
     moe_route_add(&route, 0, 0, 0, 10);
     double expected = 0;

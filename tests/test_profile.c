@@ -46,7 +46,7 @@ static const moe_collective_curve invented_curve = {
     .start_per_chunk_s = 3e-6,
     .intra = {.x = intra_x, .y = intra_y, .count = 3},
     .inter = {.x = inter_x, .y = inter_y, .count = 1},
-    .residual = 0.125,
+    .evidence = {.residual = 0.125},
     .origin = MOE_IMPORTED,
     .inter_origin = MOE_DERIVED,
 };
@@ -73,14 +73,14 @@ static int open_costs(void **state)
                   .low_rows = 16,
                   .high_rows = 4096,
                   .origin = MOE_MEASURED},
-        .experts = {.start_s = 20e-6,
+        .experts[MOE_FORWARD] = {.start_s = 20e-6,
                     .flop_efficiency = 0.6,
                     .memory_efficiency = 0.9,
                     .norm = 3,
                     .tile_rows = 128,
                     .low_rows = 100,
                     .high_rows = 1000,
-                    .residual = 0.25},
+                    .evidence = {.residual = 0.25}},
         .memory = {.start_s = 2e-6, .memory_efficiency = 0.5},
         .launch_s = 6e-6,
         .host_sync_s = 15e-6,
@@ -171,7 +171,7 @@ static void test_tile_step(void **state)
     assert_close(experts(f, 128, 0, 0), experts_by_formula(128, 128, 1));
     assert_close(experts(f, 129, 0, 0), experts_by_formula(256, 129, 1));
     assert_close(experts(f, 256, 0, 0), experts_by_formula(256, 256, 1));
-    f->profile.experts.tile_rows = 1;
+    f->profile.experts[MOE_FORWARD].tile_rows = 1;
     assert_close(experts(f, 129, 0, 0), experts_by_formula(129, 129, 1));
 }
 
@@ -181,6 +181,148 @@ static void test_idle_experts(void **state)
     assert_true(experts(f, 0, 0, 0) == 0);
     assert_true(moe_cost_experts_s(&f->costs, &shape, NULL, 0) == 0);
     assert_int_equal(f->usage.evaluated[MOE_CURVE_EXPERTS], 0);
+}
+
+/* --- curves and grids instead of constants --- */
+
+static double grid_m[] = {16, 256};
+static double grid_n[] = {64, 1024, 4096};
+static double grid_k[] = {128, 2048};
+static double grid_u[] = {0.01, 0.02, 0.03, 0.05, 0.04, 0.2, 0.1, 0.25, 0.3, 0.6, 0.5, 0.9};
+
+static void give_grid(moe_profile *profile)
+{
+    profile->gemm = (moe_gemm_grid){.m = {grid_m, 2},
+                                    .n = {grid_n, 3},
+                                    .k = {grid_k, 2},
+                                    .utilisation = {grid_u, 12},
+                                    .value_bytes = 2,
+                                    .origin = MOE_IMPORTED,
+                                    .evidence = {.residual = 0.04, .machine = "a machine"}};
+}
+
+static double sol(double m, double n, double k)
+{
+    return fmax(2 * m * n * k / 2e14, 2 * (m * k + k * n + m * n) / 1.6e12);
+}
+
+static double gemm(const costs_fixture *f, double m, double n, double k)
+{
+    return moe_cost_gemm_s(&f->costs, &(moe_gemm){m, n, k, 1});
+}
+
+static void test_grid_points_come_back(void **state)
+{
+    costs_fixture *f = *state;
+    give_grid(&f->profile);
+    assert_true(moe_cost_has_grid(&f->costs));
+    for (int cell = 0; cell < 12; cell++) {
+        double m = grid_m[cell / 6], n = grid_n[cell / 2 % 3], k = grid_k[cell % 2];
+        assert_close(gemm(f, m, n, k), sol(m, n, k) / grid_u[cell]);
+    }
+    assert_int_equal(f->usage.evaluated[MOE_CURVE_DENSE], 12);
+    assert_int_equal(f->usage.outside[MOE_CURVE_DENSE], 0);
+    assert_close(moe_cost_gemm_s(&f->costs, &(moe_gemm){16, 64, 128, 5}), 5 * gemm(f, 16, 64, 128));
+}
+
+/* Halfway in the logarithm of every axis: the geometric mean of the eight corners. */
+static void test_grid_between_points(void **state)
+{
+    costs_fixture *f = *state;
+    give_grid(&f->profile);
+    assert_close(gemm(f, 64, 1024, 128), sol(64, 1024, 128) / sqrt(0.03 * 0.3));
+    double product = 1;
+    for (int cell = 0; cell < 12; cell++)
+        product *= cell / 2 % 3 < 2 ? grid_u[cell] : 1;
+    assert_close(gemm(f, 64, 256, 512), sol(64, 256, 512) / pow(product, 1.0 / 8));
+    assert_int_equal(f->usage.outside[MOE_CURVE_DENSE], 0);
+}
+
+/* Beyond the edge the roofline says by how much more work takes longer. */
+static void test_beyond_the_grid(void **state)
+{
+    costs_fixture *f = *state;
+    give_grid(&f->profile);
+    double edge = sol(256, 4096, 2048) / 0.9;
+    double roofline[2];
+    for (int i = 0; i < 2; i++) {
+        double m = i ? 8192 : 256;
+        double a = 2 * m * 4096 * 2048 / (0.8 * 2e14);
+        double b = 2 * (m * 2048 + 2048 * 4096 + m * 4096) / (0.75 * 1.6e12);
+        roofline[i] = 4e-6 + pow(pow(a, 2.7) + pow(b, 2.7), 1 / 2.7);
+    }
+    assert_close(gemm(f, 8192, 4096, 2048), edge * roofline[1] / roofline[0]);
+    assert_int_equal(f->usage.outside[MOE_CURVE_DENSE], 1);
+    assert_true(gemm(f, 1, 1, 1) > 0);
+    assert_int_equal(f->usage.outside[MOE_CURVE_DENSE], 2);
+    f->profile.gemm = (moe_gemm_grid){.value_bytes = 2}; /* no grid: the roofline itself */
+    assert_false(moe_cost_has_grid(&f->costs));
+    assert_close(gemm(f, 256, 4096, 2048), roofline[0]);
+}
+
+static void test_attention_curve(void **state)
+{
+    costs_fixture *f = *state;
+    assert_true(moe_cost_attention_s(&f->costs, 3.2e9, 18e6, 64) ==
+                moe_cost_dense_s(&f->costs, 3.2e9, 18e6, 64));
+    assert_int_equal(f->usage.evaluated[MOE_CURVE_ATTENTION], 0);
+    f->profile.attention = (moe_compute_curve){
+        .start_s = 9e-6, .flop_efficiency = 0.4, .memory_efficiency = 0.5, .norm = 1, .high_rows = 9};
+    assert_close(moe_cost_attention_s(&f->costs, 3.2e9, 16e6, 10), 9e-6 + 40e-6 + 20e-6);
+    assert_int_equal(f->usage.evaluated[MOE_CURVE_ATTENTION], 1);
+    assert_int_equal(f->usage.outside[MOE_CURVE_ATTENTION], 1);
+}
+
+static double rows_x[] = {16, 256, 4096};
+static double rows_y[] = {0.1, 0.4, 0.7};
+
+/* Each expert's rows at their own efficiency, in whole tiles; every active one starts. */
+static void test_experts_with_efficiency_by_rows(void **state)
+{
+    costs_fixture *f = *state;
+    moe_compute_curve *curve = &f->profile.experts[MOE_FORWARD];
+    curve->efficiency = (moe_points){rows_x, rows_y, 3};
+    curve->start_per_expert_s = 2e-6;
+    /* 64 rows, a tile of 128: halfway from 16 to 256; 256 rows, two tiles */
+    double a = (128 / 0.2 + 256 / 0.4) * 5e7 / 2e14;
+    double b = (2 * 3e6 + 320 * 4096.0) / (0.9 * 1.6e12);
+    assert_close(experts(f, 64, 0, 256), 20e-6 + 2 * 2e-6 + cbrt(a * a * a + b * b * b));
+    assert_int_equal(f->usage.outside[MOE_CURVE_EXPERTS], 0);
+    experts(f, 15, 200, 0);
+    assert_int_equal(f->usage.outside[MOE_CURVE_EXPERTS], 1);
+}
+
+static void test_gradients_have_curves_of_their_own(void **state)
+{
+    costs_fixture *f = *state;
+    const double rows[] = {200, 300};
+    double seconds[3];
+    f->profile.experts[MOE_WEIGHT_GRADIENT] = (moe_compute_curve){.start_s = 5e-6,
+                                                                  .flop_efficiency = 0.25,
+                                                                  .memory_efficiency = 1e6,
+                                                                  .norm = 2,
+                                                                  .tile_rows = 1};
+    for (int phase = 0; phase < 3; phase++) {
+        moe_expert_shape of_phase = shape;
+        of_phase.phase = (moe_phase)phase;
+        seconds[phase] = moe_cost_experts_s(&f->costs, &of_phase, rows, 2);
+    }
+    assert_close(seconds[MOE_FORWARD], experts_by_formula(256 + 384, 500, 2));
+    assert_true(seconds[MOE_INPUT_GRADIENT] == seconds[MOE_FORWARD]);
+    assert_near(seconds[MOE_WEIGHT_GRADIENT], 5e-6 + 500 * 5e7 / (0.25 * 2e14), 1e-9);
+}
+
+static void test_memory_curve(void **state)
+{
+    costs_fixture *f = *state;
+    static double x[] = {1e6, 1e8}, y[] = {0.2, 0.8};
+    f->profile.memory.efficiency = (moe_points){x, y, 2};
+    assert_close(moe_cost_memory_s(&f->costs, 1e7), 2e-6 + 1e7 / (0.4 * 1.6e12));
+    assert_close(moe_cost_memory_s(&f->costs, 1e8), 2e-6 + 1e8 / (0.8 * 1.6e12));
+    assert_int_equal(f->usage.outside[MOE_CURVE_MEMORY], 0);
+    assert_close(moe_cost_memory_s(&f->costs, 1e9), 2e-6 + 1e9 / (0.8 * 1.6e12));
+    assert_close(moe_cost_memory_s(&f->costs, 0), 2e-6);
+    assert_int_equal(f->usage.outside[MOE_CURVE_MEMORY], 1);
 }
 
 static void test_row_ranges(void **state)
@@ -206,8 +348,11 @@ static void test_host_and_interference(void **state)
     costs_fixture *f = *state;
     assert_close(moe_cost_launch_s(&f->costs, 7), 42e-6);
     assert_close(moe_cost_host_sync_s(&f->costs), 15e-6);
+    assert_close(moe_cost_graph_launch_s(&f->costs), 6e-6); /* as one kernel */
+    f->profile.graph_launch_s = 11e-6;
+    assert_close(moe_cost_graph_launch_s(&f->costs), 11e-6);
     assert_close(moe_cost_slowdown(&f->costs), 1.4);
-    assert_int_equal(f->usage.evaluated[MOE_CURVE_LAUNCH], 2);
+    assert_int_equal(f->usage.evaluated[MOE_CURVE_LAUNCH], 4);
     assert_int_equal(f->usage.evaluated[MOE_CURVE_INTERFERENCE], 1);
 }
 
@@ -225,7 +370,7 @@ static void test_alpha(void **state)
 
 static double efficiency(const costs_fixture *f, moe_port_kind port, double bytes)
 {
-    return moe_cost_efficiency(&f->costs, MOE_ALL_GATHER, port, bytes);
+    return moe_cost_efficiency(&f->costs, MOE_ALL_GATHER, port, bytes, 0);
 }
 
 static void test_efficiency_between_points(void **state)
@@ -234,9 +379,10 @@ static void test_efficiency_between_points(void **state)
     assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 1000), 0.2);
     assert_close(efficiency(f, MOE_PORT_INTRA_IN, 10000), 0.6);
     assert_close(efficiency(f, MOE_PORT_BRIDGE, 1000000), 0.9);
-    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, sqrt(1000.0 * 10000)), 0.4);
-    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 100000), 0.75);
-    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 40000), 0.6 + 0.3 * log(4) / log(100));
+    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, sqrt(1000.0 * 10000)), sqrt(0.2 * 0.6));
+    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 100000), sqrt(0.6 * 0.9));
+    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 40000),
+                 0.6 * pow(1.5, log(4) / log(100)));
     assert_int_equal(f->usage.outside[MOE_CURVE_COLLECTIVE + MOE_ALL_GATHER], 0);
 }
 
@@ -247,7 +393,8 @@ static void test_efficiency_is_clamped_and_counted(void **state)
     assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 999), 0.2);
     assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 1e9), 0.9);
     assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 0), 0.2);
-    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 20000), 0.6 + 0.3 * log(2) / log(100));
+    assert_close(efficiency(f, MOE_PORT_INTRA_OUT, 20000),
+                 0.6 * pow(1.5, log(2) / log(100)));
     assert_int_equal(f->usage.evaluated[curve], 4);
     assert_int_equal(f->usage.outside[curve], 3);
     assert_int_equal(f->usage.evaluated[MOE_CURVE_COLLECTIVE + MOE_ALL_REDUCE], 0);
@@ -268,6 +415,26 @@ static void test_single_point(void **state)
     assert_int_equal(f->usage.outside[MOE_CURVE_COLLECTIVE + MOE_ALL_GATHER], 1);
 }
 
+/* Within a host the curve made with the nearest number of ranks, in ratio. */
+static void test_groups(void **state)
+{
+    costs_fixture *f = *state;
+    static double x[] = {1000}, two[] = {0.11}, eight[] = {0.88};
+    moe_collective_group groups[] = {{2, {x, two, 1}}, {8, {x, eight, 1}}};
+    moe_collective_curve *curve = &f->profile.collectives[MOE_ALL_GATHER];
+    curve->ranks = 4;
+    curve->groups = (moe_list){groups, 2};
+    static const struct {
+        int ranks;
+        double efficiency;
+    } cases[] = {{2, 0.11}, {3, 0.2}, {4, 0.2}, {5, 0.2}, {6, 0.88}, {64, 0.88}, {0, 0.2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_close(moe_cost_efficiency(&f->costs, MOE_ALL_GATHER, MOE_PORT_INTRA_OUT, 1000,
+                                         cases[i].ranks),
+                     cases[i].efficiency);
+    assert_close(moe_cost_efficiency(&f->costs, MOE_ALL_GATHER, MOE_PORT_NIC_IN, 1000, 2), 0.7);
+}
+
 /* ---- provenance
  * ---------------------------------------------------------------------------------- */
 
@@ -282,7 +449,7 @@ static void test_provenance(void **state)
     experts(f, 60, 39, 0);
     experts(f, 60, 400, 0);
     json_t *provenance = moe_profile_provenance(&f->profile, &f->usage);
-    assert_int_equal(json_object_size(provenance), MOE_CURVE_COUNT);
+    assert_int_equal(json_object_size(provenance), MOE_CURVE_COUNT - 1); /* no attention */
     const json_t *entry = json_object_get(provenance, "experts");
     assert_int_equal(json_integer_value(json_object_get(entry, "evaluated")), 2);
     assert_int_equal(json_integer_value(json_object_get(entry, "outside_range")), 1);
@@ -293,6 +460,21 @@ static void test_provenance(void **state)
     assert_string_equal(text_of(provenance, "send_recv", "inter_origin"), "derived");
     assert_close(
         json_real_value(json_object_get(json_object_get(provenance, "reduce"), "residual")), 0.125);
+    assert_null(json_object_get(json_object_get(provenance, "dense"), "machine"));
+    json_decref(provenance);
+    f->profile.attention.flop_efficiency = 0.5;
+    f->profile.attention.evidence.leave_one_out = 0.0625;
+    f->profile.experts[MOE_INPUT_GRADIENT] = f->profile.experts[MOE_FORWARD];
+    give_grid(&f->profile);
+    provenance = moe_profile_provenance(&f->profile, &f->usage);
+    assert_int_equal(json_object_size(provenance), MOE_CURVE_COUNT);
+    assert_string_equal(text_of(provenance, "dense", "origin"), "imported");
+    assert_string_equal(text_of(provenance, "dense", "machine"), "a machine");
+    entry = json_object_get(provenance, "attention");
+    assert_close(json_real_value(json_object_get(entry, "leave_one_out")), 0.0625);
+    entry = json_object_get(json_object_get(provenance, "experts"), "phases");
+    assert_string_equal(text_of(entry, "input_gradient", "origin"), "measured");
+    assert_string_equal(json_string_value(json_object_get(entry, "weight_gradient")), "as forward");
     json_decref(provenance);
     assert_string_equal(moe_curve_name(MOE_CURVE_INTERFERENCE), "interference");
     assert_string_equal(moe_curve_name(MOE_CURVE_COLLECTIVE), "all_to_all");
@@ -316,8 +498,8 @@ static void test_check_without_file(void **state)
     assert_refused(f, 0);
     f->profile.dense.flop_efficiency = 1.5;
     f->profile.memory.memory_efficiency = NAN;
-    f->profile.experts.norm = 0.5;
-    f->profile.experts.tile_rows = 0;
+    f->profile.experts[MOE_FORWARD].norm = 0.5;
+    f->profile.experts[MOE_FORWARD].tile_rows = 0;
     f->profile.slowdown = 0.9;
     f->profile.sm_share = 1;
     assert_refused(f, 6);
@@ -412,8 +594,8 @@ static void test_data_sheet_times_efficiency(void **state)
     const moe_profile *profile = read.profile;
     assert_close(profile->dense.start_s, 3.5e-6);
     assert_close(profile->dense.norm, 2.7);
-    assert_close(profile->experts.flop_efficiency, 0.6);
-    assert_int_equal(profile->experts.tile_rows, 128);
+    assert_close(profile->experts[MOE_FORWARD].flop_efficiency, 0.6);
+    assert_int_equal(profile->experts[MOE_FORWARD].tile_rows, 128);
     assert_close(profile->memory.memory_efficiency, 0.8);
     assert_close(profile->launch_s, 6e-6);
     assert_close(profile->host_sync_s, 15e-6);
@@ -454,20 +636,20 @@ static void test_every_key_reaches_its_member(void **state)
                              p->dense.norm,
                              p->dense.low_rows,
                              p->dense.high_rows,
-                             p->dense.residual,
+                             p->dense.evidence.residual,
                              p->dense.origin,
-                             p->experts.start_s,
-                             p->experts.flop_efficiency,
-                             p->experts.memory_efficiency,
-                             p->experts.norm,
-                             (double)p->experts.tile_rows,
-                             p->experts.low_rows,
-                             p->experts.high_rows,
-                             p->experts.residual,
-                             p->experts.origin,
+                             p->experts[MOE_FORWARD].start_s,
+                             p->experts[MOE_FORWARD].flop_efficiency,
+                             p->experts[MOE_FORWARD].memory_efficiency,
+                             p->experts[MOE_FORWARD].norm,
+                             (double)p->experts[MOE_FORWARD].tile_rows,
+                             p->experts[MOE_FORWARD].low_rows,
+                             p->experts[MOE_FORWARD].high_rows,
+                             p->experts[MOE_FORWARD].evidence.residual,
+                             p->experts[MOE_FORWARD].origin,
                              p->memory.start_s,
                              p->memory.memory_efficiency,
-                             p->memory.residual,
+                             p->memory.evidence.residual,
                              p->memory.origin,
                              p->launch_s,
                              p->host_sync_s,
@@ -487,9 +669,68 @@ static void test_every_key_reaches_its_member(void **state)
     assert_int_equal(c->intra.count, 2);
     assert_close(c->intra.y[1], 0.2);
     assert_close(c->inter.x[0], 3072);
-    assert_close(c->residual, 0.4);
+    assert_close(c->evidence.residual, 0.4);
     assert_int_equal(c->origin, MOE_MEASURED);
     assert_int_equal(c->inter_origin, MOE_IMPORTED);
+    close_file(&read);
+}
+
+/* Keys of the parts that are optional, and evidence. */
+static void test_optional_parts(void **state)
+{
+    costs_fixture *f = *state;
+    read_profile read;
+    open_text(
+        &read,
+        "licence: CC0\n"
+        "gemm: {m: [1, 2], n: [64], k: [32, 64, 128], utilisation: [0.1, 0.2, 0.3, 0.4, 0.5, 1.2], "
+        "value_bytes: 1, origin: measured, leave_one_out: 0.07, worst: 0.5, machine: here,\n"
+        "  samples: [[1, 64, 32, 1e-5, 1.1e-5], [2, 64, 32, 1.5e-5, 1.4e-5]]}\n"
+        "attention: {start: 9 us, flop_efficiency: 0.3, samples: [[1e9, 1e6, 2e-5, 2e-5]]}\n"
+        "experts: {start_per_expert: 2 us, efficiency: [[16, 0.1], [256, 0.5]], samples: [[512, "
+        "1024, 3, 2, 300, 200, 1e-4, 1.2e-4]]}\n"
+        "experts_weight_gradient: {efficiency: [[16, 0.2]], origin: derived}\n"
+        "memory: {efficiency: [[1 MiB, 0.2], [64 MiB, 0.8]], samples: [[1e6, 1e-5, 1e-5]]}\n"
+        "launch: {graph: 12 us}\n"
+        "interference: {port_sharing: per_flow}\n"
+        "copies: {host_to_device: {start: 10 us, rate: 25 GB/s, origin: measured, samples: [[1e6, "
+        "5e-5, 5e-5]]}}\n" COLLECTIVES(
+            "{ranks: 8, groups: [{ranks: 2, intra: [[1 KiB, 0.4]]}, {ranks: 4, intra: [[1 KiB, "
+            "0.5]]}], intra: [[1 MiB, 0.8]], inter: [[1 MiB, 0.9]], samples: [[8, 1, 1e6, 1e-4, "
+            "1e-4]]}"),
+        f->cluster);
+    assert_string_equal(read.said, "");
+    assert_int_equal(read.status, MOE_OK);
+    const moe_profile *p = read.profile;
+    assert_string_equal(p->licence, "CC0");
+    assert_int_equal(p->gemm.utilisation.count, 6);
+    assert_close(p->gemm.k.values[2], 128);
+    assert_close(p->gemm.value_bytes, 1);
+    assert_int_equal(p->gemm.origin, MOE_MEASURED);
+    assert_close(p->gemm.evidence.leave_one_out, 0.07);
+    assert_close(p->gemm.evidence.worst, 0.5);
+    assert_string_equal(p->gemm.evidence.machine, "here");
+    assert_int_equal(p->gemm.evidence.samples.width, 5);
+    assert_close(p->gemm.evidence.samples.values[9], 1.4e-5);
+    assert_close(p->attention.start_s, 9e-6);
+    assert_true(moe_profile_has_attention(p));
+    assert_close(p->experts[MOE_FORWARD].start_per_expert_s, 2e-6);
+    assert_close(p->experts[MOE_FORWARD].efficiency.x[1], 256);
+    assert_false(moe_profile_has_phase(p, MOE_INPUT_GRADIENT));
+    assert_ptr_equal(moe_profile_experts(p, MOE_INPUT_GRADIENT), &p->experts[MOE_FORWARD]);
+    assert_ptr_equal(moe_profile_experts(p, MOE_WEIGHT_GRADIENT), &p->experts[MOE_WEIGHT_GRADIENT]);
+    assert_int_equal(p->experts[MOE_WEIGHT_GRADIENT].origin, MOE_DERIVED);
+    assert_close(p->memory.efficiency.x[0], 1 << 20);
+    assert_close(p->graph_launch_s, 12e-6);
+    assert_int_equal(p->port_sharing, MOE_SHARE_PER_FLOW);
+    assert_close(p->copies[MOE_COPY_HOST_TO_DEVICE].bytes_per_s, 25e9);
+    assert_int_equal(p->copies[MOE_COPY_STORAGE_READ].origin, MOE_ASSUMED);
+    const moe_collective_curve *c = &p->collectives[MOE_ALL_TO_ALL];
+    const moe_collective_group *groups = c->groups.items;
+    assert_int_equal(c->ranks, 8);
+    assert_int_equal(c->groups.count, 2);
+    assert_int_equal(groups[1].ranks, 4);
+    assert_close(groups[1].intra.y[0], 0.5);
     close_file(&read);
 }
 
@@ -514,6 +755,48 @@ static const bad_case bad_cases[] = {
     {"experts: {flop_efficiency: 1.5}\n" COLLECTIVES(POINT), "flop_efficiency"},
     {"interference: {slowdown: 0.5}\n" COLLECTIVES(POINT), "slowdown"},
     {"experts: {origin: guessed}\n" COLLECTIVES(POINT), "assumed"},
+    {"gemm: {m: [1, 2], n: [64], k: [32], utilisation: [0.5]}\n" COLLECTIVES(POINT),
+     ":1:50: error: gemm.utilisation has 1 numbers; expected 2 * 1 * 1, one for every m, n and k"},
+    {"gemm: {m: [1, 2], n: [64], k: [32]}\n" COLLECTIVES(POINT),
+     "gemm.utilisation has 0 numbers; expected 2 * 1 * 1"},
+    {"gemm: {utilisation: [0.5]}\n" COLLECTIVES(POINT), "has 1 numbers; expected 0 * 0 * 0"},
+    {"gemm: {m: [2, 2], n: [64], k: [32], utilisation: [0.5, 0.5]}\n" COLLECTIVES(POINT),
+     ":1:15: error: gemm.m: 2 after 2; expected ascending widths"},
+    {"gemm: {m: [2], n: [64], k: [32, 8], utilisation: [0.5, 0.5]}\n" COLLECTIVES(POINT),
+     ":1:33: error: gemm.k: 8 after 32; expected ascending widths"},
+    {"gemm: {m: [2], n: [64], k: [32], utilisation: [1.6]}\n" COLLECTIVES(POINT), ":1:48: error:"},
+    {"gemm: {m: [2], n: [64], k: [32], utilisation: [0]}\n" COLLECTIVES(POINT), ":1:48: error:"},
+    {"gemm: {samples: [[1, 2, 3, 1e-5]]}\n" COLLECTIVES(POINT),
+     ":1:17: error: gemm.samples has rows of 4 numbers; expected 5, the last two measured and "
+     "predicted seconds"},
+    {"memory: {samples: [[1, 0, 1e-5]]}\n" COLLECTIVES(POINT),
+     ":1:24: error: memory.samples: 0 s measured; expected a time above 0"},
+    {"dense: {samples: [[1, 1, 1, 1, 0]]}\n" COLLECTIVES(POINT),
+     ":1:32: error: dense.samples: 0 s predicted; expected a time above 0"},
+    {"copies: {storage_read: {samples: [[1, 1]]}}\n" COLLECTIVES(POINT),
+     "copies.storage_read.samples has rows of 2 numbers; expected 3"},
+    {"experts: {efficiency: [[64, 0.5], [16, 0.2]]}\n" COLLECTIVES(POINT),
+     ":1:36: error: experts.efficiency: a point at 16 rows after one at 64; expected ascending "
+     "sizes"},
+    {"experts_input_gradient: {efficiency: [[0, 0.5]]}\n" COLLECTIVES(POINT),
+     "experts_input_gradient.efficiency: a point at 0 rows; expected a size above 0"},
+    {"memory: {efficiency: [[2 KiB, 0.5], [1 KiB, 0.2]]}\n" COLLECTIVES(POINT),
+     "memory.efficiency: a point at 1024 bytes after one at 2048"},
+    {"attention: {flop_efficiency: 1.5}\n" COLLECTIVES(POINT), "flop_efficiency"},
+    {"interference: {port_sharing: weighted}\n" COLLECTIVES(POINT), "port_sharing"},
+    {COLLECTIVES("{groups: [{ranks: 2, intra: [[1 KiB, 0.4]]}], intra: [[1 MiB, 0.8]], inter: "
+                 "[[1 MiB, 0.9]]}"),
+     ":2:15: error: collectives.all_to_all.ranks is 0 beside groups; expected the number that "
+     "`intra` was made with, at least 2"},
+    {COLLECTIVES("{ranks: 8, groups: [{ranks: 2, intra: [[1 KiB, 0.4]]}, {ranks: 8, intra: [[1 "
+                 "KiB, 0.4]]}], intra: [[1 MiB, 0.8]], inter: [[1 MiB, 0.9]]}"),
+     ":2:78: error: collectives.all_to_all.groups: 8 ranks once more; expected each number once"},
+    {COLLECTIVES("{ranks: 8, groups: [{ranks: 2, intra: []}], intra: [[1 MiB, 0.8]], inter: [[1 "
+                 "MiB, 0.9]]}"),
+     "collectives.all_to_all.groups has no points"},
+    {COLLECTIVES("{ranks: 8, groups: [{ranks: 1, intra: [[1 KiB, 0.4]]}], intra: [[1 MiB, 0.8]], "
+                 "inter: [[1 MiB, 0.9]]}"),
+     "\"1\" for \"ranks\" is out of range"},
 };
 
 static void test_refusals(void **state)
@@ -558,9 +841,11 @@ static moe_cluster *preset_cluster(moe_diag *diag, const char *name)
 static void test_presets_are_sound(void **state)
 {
     costs_fixture *f = *state;
-    static const char *const pairs[][2] = {{"a100_40", "p4d_4x8_a100"},
-                                           {"v100_32", "p3dn_4x8_v100"}};
-    for (int i = 0; i < 2; i++) {
+    static const char *const pairs[][2] = {
+        {"a100_80", "dgx_a100_superpod"}, {"h100", "p5_8xh100"},          {"h200", "hgx_h200"},
+        {"a100_40", "p4d_4x8_a100"},      {"v100_32", "p3dn_4x8_v100"},
+    };
+    for (int i = 0; i < 5; i++) {
         char path[256];
         snprintf(path, sizeof path, MOE_TEST_SOURCE_DIR "/calibrate/profiles/%s.yaml", pairs[i][0]);
         read_profile read;
@@ -568,7 +853,7 @@ static void test_presets_are_sound(void **state)
         assert_string_equal(read.said, ""); /* no warning either: the devices' names agree */
         assert_int_equal(read.status, MOE_OK);
         assert_non_null(read.profile->source);
-        assert_int_equal(read.profile->experts.origin, MOE_ASSUMED);
+        assert_int_equal(read.profile->experts[MOE_FORWARD].origin, MOE_DERIVED);
         close_file(&read);
     }
 }
@@ -657,6 +942,13 @@ int main(void)
         TEST(test_dense),
         TEST(test_norm_limits),
         TEST(test_memory),
+        TEST(test_memory_curve),
+        TEST(test_grid_points_come_back),
+        TEST(test_grid_between_points),
+        TEST(test_beyond_the_grid),
+        TEST(test_attention_curve),
+        TEST(test_experts_with_efficiency_by_rows),
+        TEST(test_gradients_have_curves_of_their_own),
         TEST(test_experts),
         TEST(test_tile_step),
         TEST(test_idle_experts),
@@ -666,11 +958,13 @@ int main(void)
         TEST(test_efficiency_between_points),
         TEST(test_efficiency_is_clamped_and_counted),
         TEST(test_single_point),
+        TEST(test_groups),
         TEST(test_provenance),
         TEST(test_check_without_file),
         TEST(test_points_are_needed_where_used),
         TEST(test_data_sheet_times_efficiency),
         TEST(test_every_key_reaches_its_member),
+        TEST(test_optional_parts),
         TEST(test_refusals),
         TEST(test_other_device_is_a_warning),
         TEST(test_presets_are_sound),

@@ -363,7 +363,7 @@ static void in_network_needs_switches_that_add(void **state)
     fixture *f = open_fixture(1, 8);
     with_cluster(f);
     for (int part = 0; part < 3; part++) {
-        moe_compute_curve *curve = (moe_compute_curve *[]){&f->profile.dense, &f->profile.experts,
+        moe_compute_curve *curve = (moe_compute_curve *[]){&f->profile.dense, f->profile.experts,
                                                            &f->profile.memory}[part];
         *curve = (moe_compute_curve){
             .flop_efficiency = 1, .memory_efficiency = 1, .norm = 2, .tile_rows = 1};

@@ -219,8 +219,8 @@ static void test_one_device_by_hand(void **state)
     double expected = (projections + scores + experts) / 0.5e12;
     assert_true(fabs(execute_s(f) - expected) < 1e-6 * expected);
     /* With memory that binds, experts take their weights: three of four, 8 MB each. */
-    f->profile.experts.flop_efficiency = 1e6;
-    f->profile.experts.memory_efficiency = 0.5;
+    f->profile.experts[MOE_FORWARD].flop_efficiency = 1e6;
+    f->profile.experts[MOE_FORWARD].memory_efficiency = 0.5;
     expected = (projections + scores) / 0.5e12 + (3 * 8e6 + 64 * 2 * 3e3 * 2) / 0.5e12;
     assert_true(fabs(execute_s(f) - expected) < 1e-6 * expected);
     step_fixture_close(f);

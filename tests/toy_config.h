@@ -16,6 +16,7 @@ typedef struct toy_cluster {
     const char *image;
     moe_reals loads;
     moe_points curve;
+    moe_rows grid;
 } toy_cluster;
 
 typedef struct toy_trace {
@@ -112,6 +113,12 @@ static const moe_field toy_cluster_fields[] = {
      .dimension_y = MOE_SECONDS,
      .offset = offsetof(toy_cluster, curve),
      .sentence = "Time by size."},
+    {.key = "grid",
+     .type = MOE_FIELD_ROWS,
+     .dimension = MOE_NUMBER,
+     .offset = offsetof(toy_cluster, grid),
+     .high = 1e6,
+     .sentence = "Measurements."},
     {.key = NULL}};
 
 static const moe_table toy_cluster_table = {"cluster", "A set of hosts.", sizeof(toy_cluster),

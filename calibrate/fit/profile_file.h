@@ -1,0 +1,10 @@
+/* A profile as commands take it: a file or a preset, loaded and checked. */
+#ifndef MOE_CALIBRATE_FIT_PROFILE_FILE_H
+#define MOE_CALIBRATE_FIT_PROFILE_FILE_H
+
+#include "models/profile.h"
+
+/* Owned by `owner`; NULL after printed errors. */
+const moe_profile *moe_profile_load(void *owner, const char *name, moe_diag *diag);
+
+#endif
