@@ -2,7 +2,6 @@
 
 #include "models/network_gemm.h"
 #include "models/network_shape.h"
-#include <math.h>
 
 bool moe_dense_is_itemised(const moe_costs *costs)
 {

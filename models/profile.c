@@ -115,6 +115,8 @@ static void check_dense(const check_context *context, const moe_profile *profile
     check_evidence(context, "attention", 2, &profile->attention.evidence);
 }
 
+const char *const moe_phase_names[] = {"forward", "input_gradient", "weight_gradient", "serving",
+                                       NULL};
 const char *const moe_expert_curve_names[] = {"experts", "experts_input_gradient",
                                               "experts_weight_gradient", "experts_serving"};
 
@@ -393,11 +395,10 @@ static json_t *evidence_json(int origin, const moe_evidence *evidence)
 /* The curves of experts beside the forward one. */
 static json_t *phases_json(const moe_profile *profile)
 {
-    static const char *const keys[] = {NULL, "input_gradient", "weight_gradient", "serving"};
     json_t *json = json_object();
     for (int phase = MOE_INPUT_GRADIENT; phase < MOE_PHASES; phase++) {
         const moe_compute_curve *curve = &profile->experts[phase];
-        json_object_set_new(json, keys[phase],
+        json_object_set_new(json, moe_phase_names[phase],
                             moe_profile_has_phase(profile, (moe_phase)phase)
                                 ? evidence_json(curve->origin, &curve->evidence)
                                 : json_string("as forward"));

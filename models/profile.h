@@ -74,6 +74,7 @@ typedef enum moe_phase {
     MOE_SERVING,
     MOE_PHASES
 } moe_phase;
+extern const char *const moe_phase_names[]; /* "forward", ...; NULL-terminated */
 /* Their curves: "experts", "experts_input_gradient", ..., "experts_serving"; [MOE_PHASES]. */
 extern const char *const moe_expert_curve_names[];
 
@@ -306,8 +307,8 @@ static inline bool moe_profile_has(const moe_profile *profile, moe_collective_ki
 /* {"experts": {"origin": "assumed", "residual": 0, "leave_one_out": 0, "evaluated": n, "outside_range": n}, ...},
  * for every curve (low latency and attention only where the profile has them); "machine" where it is
  * known; collectives also have "inter_origin". Of the dense work: the grid's, where there is one. Of the
- * experts: the forward curve's; gradients with curves of their own stand in "gradients", by phase: {"input_gradient": {"origin",
- * "residual", "leave_one_out"}, "weight_gradient": "as forward"}. New reference. */
+ * experts: the forward curve's; the other phases stand in "phases": {"input_gradient": {"origin", "residual",
+ * "leave_one_out"}, "weight_gradient": "as forward", "serving": ...}. New reference. */
 json_t *moe_profile_provenance(const moe_profile *profile, const moe_curve_usage *usage);
 
 #endif

@@ -28,3 +28,18 @@ const moe_table *moe_policy_select(const char *value, const char *const **known,
         *known_count = sizeof policy_names / sizeof *policy_names;
     return policy == NULL ? NULL : policy->tunables;
 }
+
+bool moe_policy_divides_experts(const moe_problem *problem, const void *tunables,
+                                const moe_config *config, moe_diag *diag)
+{
+    if (problem->network->experts % problem->layout.ep == 0)
+        return true;
+    moe_where where = {0};
+    if (config != NULL && tunables != NULL)
+        where = moe_config_where(config, tunables);
+    moe_diag_error(diag, where,
+                   "%lld experts do not divide evenly among the %d devices of an EP group; "
+                   "expected parallel.ep to divide the experts of a layer",
+                   (long long)problem->network->experts, problem->layout.ep);
+    return false;
+}

@@ -20,6 +20,14 @@ typedef struct moe_decision {
     moe_arena *arena;
 } moe_decision;
 
+/* The placement stays as it is, at no cost. */
+static inline void moe_decision_clear(moe_decision *decision)
+{
+    decision->moves = NULL;
+    decision->move_count = 0;
+    decision->planning_s = 0;
+}
+
 /* One dispatch, as the gate produced it. */
 typedef struct moe_gate {
     int64_t iteration;
@@ -98,6 +106,11 @@ extern const moe_policy *const moe_policies[]; /* NULL-terminated */
 const moe_policy *moe_policy_find(const char *name);
 /* For configs' moe_variant: the tunables of the policy named `value`. */
 const moe_table *moe_policy_select(const char *value, const char *const **known, size_t *known_count);
+
+/* For policies that give every device as many experts: false after a printed error. `tunables` and `config` as
+ * `create` has them; either may be NULL. */
+bool moe_policy_divides_experts(const moe_problem *problem, const void *tunables,
+                                const moe_config *config, moe_diag *diag);
 
 /* Device sets within [from, end): the smallest member not below `from` (`end`: none), and how many. */
 int moe_set_next(const uint64_t *set, int from, int end);

@@ -173,6 +173,12 @@ static void test_derive(void **state)
     made = EXPECT(1, "profile", "derive", profile, "--from", H200, "--to", H100, "-o", derived);
     program_contains(made.err, "expected the cluster it was made with");
     program_free(&made);
+    made = EXPECT(0, "profile", "derive", "h100", "--from", "dgx_h100_superpod", "--to", "hgx_h200",
+                  "-o", derived); /* presets by name */
+    program_free(&made);
+    made = EXPECT(70, "profile", "derive", "h100", "--from", "dgx_h100_superpod", "--to",
+                  "hgx_h200", "-o", program_folder);
+    program_free(&made);
     made = EXPECT(64, "profile", "derive", profile, "--from", H100, "--to", H200, "--scale",
                   "all_gather=2", "-o", derived);
     program_free(&made);

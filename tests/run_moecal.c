@@ -255,6 +255,22 @@ static void test_what_it_cannot_run_is_skipped(void **state)
     free(suite);
 }
 
+/* 2^40 bytes: neither written to the disk nor allocated to find out. */
+static void test_what_has_no_room_fails(void **state)
+{
+    char *suite = program_path("roomless.json");
+    (void)state;
+    program_write(suite,
+                  "{\"format\": \"moecal-suite\", \"version\": 1, \"points\": ["
+                  "{\"kind\": \"copy\", \"direction\": \"storage_read\", \"bytes\": 1099511627776},"
+                  "{\"kind\": \"gemm\", \"m\": 8, \"n\": 8, \"k\": 8}]}");
+    program_result result = EXPECT(1, CPU, "--suite", suite, "-o", samples_path, SHORT);
+    program_contains(result.err, "not free");
+    program_contains(result.err, "1 measured, 0 skipped, 1 failed");
+    program_free(&result);
+    free(suite);
+}
+
 static int lines_of(const char *path)
 {
     FILE *file = fopen(path, "r");
@@ -438,8 +454,20 @@ static void test_bad_steps(void **state)
         program_contains(result.err, wrong[i][1]);
         program_free(&result);
     }
+    program_write(
+        step,
+        "{\"format\": \"moecal-step\", \"version\": 1, \"network\": {\"layers\": 1000, "
+        "\"hidden\": 65536, \"ffn\": 48, \"gated\": true, \"experts\": 4096, \"top_k\": 4096, "
+        "\"heads\": 4, \"kv_heads\": 2, \"sequence\": 1, \"vocabulary\": 50, \"causal\": true}, "
+        "\"ranks\": 1024, \"tokens\": 1048576, \"repetitions\": 3, \"instances\": [{}]}");
+    program_result result =
+        EXPECT(1, CPU, "--step", step); /* and nothing of that size is allocated */
+    program_contains(result.err, "ranks * tokens * top_k * hidden");
+    program_contains(result.err, "dense parameters");
+    program_contains(result.err, "more counts than a file holds");
+    program_free(&result);
     write_step(step, "true", "50", "[{\"name\": \"a\", \"counts\": [" EVEN ", " EVEN "]}]");
-    program_result result = EXPECT(1, CPU, "--step", step);
+    result = EXPECT(1, CPU, "--step", step);
     program_contains(result.err, "\"ranks\" is 2, but this run has 1");
     program_free(&result);
     free(step);
@@ -529,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_wrong_commands),
         cmocka_unit_test(test_hostile_suites),
         cmocka_unit_test_teardown(test_run_of_two, remove_samples),
+        cmocka_unit_test_teardown(test_what_has_no_room_fails, remove_samples),
         cmocka_unit_test_teardown(test_what_it_cannot_run_is_skipped, remove_samples),
         cmocka_unit_test_teardown(test_killed_and_continued, remove_samples),
         cmocka_unit_test_teardown(test_interrupted_and_continued, remove_samples),

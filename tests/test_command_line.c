@@ -56,7 +56,7 @@ static void test_unknown_subcommand(void **state)
 static void test_no_subcommand(void **state)
 {
     (void)state;
-    program_result result = program_expect(64, (const char *const[]){NULL});
+    program_result result = program_expect(64, (const char *const[]){NULL, NULL});
     program_contains(result.err, "Usage");
     assert_silent(result.out);
     program_free(&result);

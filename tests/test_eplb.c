@@ -128,7 +128,8 @@ static void vectors_of_the_published_program(void **unused)
     moe_arena *arena = moe_arena_create(NULL);
     size_t index;
     const json_t *one;
-    json_array_foreach(json_object_get(all, "cases"), index, one) {
+    json_array_foreach(json_object_get(all, "cases"), index, one)
+    {
         const moe_eplb_shape shape = {
             (int)json_array_size(json_array_get(json_object_get(one, "weight"), 0)),
             number(one, "num_replicas"), number(one, "num_groups"), number(one, "num_nodes"),

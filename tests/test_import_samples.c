@@ -1,5 +1,6 @@
 /* Published tables as samples: units (elements and bytes, ms and us), bus bandwidth, routing that is known, one
  * device, version and kernel, and hostile text. */
+#include "calibrate/fit/fit.h"
 #include "calibrate/fit/import.h"
 
 #include <math.h>
@@ -579,6 +580,23 @@ static void test_whole_shapes_are_kept_back(void **state)
     close_fixture(f);
 }
 
+/* What a file of these samples says to its reader. */
+static moe_samples *write_and_read(fixture *f)
+{
+    moe_import_machine(f->samples, &h100, "by hand");
+    char *text;
+    size_t length;
+    FILE *stream = open_memstream(&text, &length);
+    moe_samples_write(f->samples, stream);
+    fclose(stream);
+    moe_samples *again = moe_samples_parse(f, "samples.jsonl", text, length, f->diag);
+    fflush(f->stream);
+    free(text);
+    if (again == NULL)
+        fail_msg("%s", f->messages);
+    return again;
+}
+
 /* What is written as JSON lines is read again: the same points. */
 static void test_written_samples_are_read(void **state)
 {
@@ -590,22 +608,48 @@ static void test_written_samples_are_read(void **state)
         read_text(f, "gemm_dtype,m,n,k,latency_us\nbfloat16,1,2,3,4\n", (moe_import_options){0}));
     assert_true(read_text(f, NCCL_HEADER "x,nccl,2.1,X,alltoall,NCCL,half,8,512,0.03\n",
                           (moe_import_options){0}));
-    moe_import_machine(f->samples, &h100, "by hand");
-    char *text;
-    size_t length;
-    FILE *stream = open_memstream(&text, &length);
-    moe_samples_write(f->samples, stream);
-    fclose(stream);
-    moe_samples *again = moe_samples_parse(f, "samples.jsonl", text, length, f->diag);
-    fflush(f->stream);
-    if (again == NULL)
-        fail_msg("%s", f->messages);
+    const moe_samples *again = write_and_read(f);
     assert_int_equal(again->count, 3);
+    assert_int_equal(again->items[0].phase, MOE_SERVING);
     assert_near(again->items[0].rows[3], 0, 0);
     assert_near(again->items[1].seconds, 4e-6, 1e-15);
     assert_near(again->items[2].first.bytes, 1024, 0);
     assert_near(again->machine.link_bytes_per_s, 450e9, 0);
-    free(text);
+    close_fixture(f);
+}
+
+/* A fused layer is one of serving on both ways: a fit to the file is the fit to the table. */
+static void test_written_experts_fit_the_same(void **state)
+{
+    (void)state;
+    fixture *f = open_fixture();
+    char text[8192] = MOE_HEADER;
+    for (int hidden = 1024; hidden <= 4096; hidden *= 2) {
+        for (int tokens = 8; tokens <= 16384; tokens *= 2) {
+            const double flop_s = 2 * 6.0 * hidden * 4 * hidden * tokens / (0.6 * 989e12);
+            const double bytes_s = 8 * 2 * 3.0 * hidden * 4 * hidden / (0.8 * 3.35e12);
+            snprintf(text + strlen(text), sizeof text - strlen(text),
+                     "bfloat16,k,%d,%d,%d,2,8,1,1,balanced,%.6g\n", tokens, hidden, 4 * hidden,
+                     1e6 * (30e-6 + fmax(flop_s, bytes_s)));
+        }
+    }
+    assert_true(read_text(f, text, (moe_import_options){0}));
+    const moe_samples *again = write_and_read(f);
+    assert_int_equal(again->count, 36);
+    moe_compute_curve curves[2] = {{.norm = 2.7}, {.norm = 2.7}};
+    assert_false(moe_fit_experts(f, again, MOE_FORWARD, &h100.device, 2, &curves[0]));
+    assert_true(moe_fit_experts(f, f->samples, MOE_SERVING, &h100.device, 2, &curves[0]));
+    assert_true(moe_fit_experts(f, again, MOE_SERVING, &h100.device, 2, &curves[1]));
+    assert_int_equal(curves[1].origin, MOE_IMPORTED);
+    assert_int_equal(curves[1].tile_rows, curves[0].tile_rows);
+    assert_near(curves[1].start_s, curves[0].start_s, 0);
+    assert_near(curves[1].memory_efficiency, curves[0].memory_efficiency, 0);
+    assert_true(curves[0].efficiency.count > 0);
+    assert_int_equal(curves[1].efficiency.count, curves[0].efficiency.count);
+    for (size_t i = 0; i < curves[0].efficiency.count; i++) {
+        assert_near(curves[1].efficiency.x[i], curves[0].efficiency.x[i], 0);
+        assert_near(curves[1].efficiency.y[i], curves[0].efficiency.y[i], 0);
+    }
     close_fixture(f);
 }
 
@@ -636,6 +680,7 @@ int main(void)
         cmocka_unit_test(test_large_tables_are_divided),
         cmocka_unit_test(test_whole_shapes_are_kept_back),
         cmocka_unit_test(test_written_samples_are_read),
+        cmocka_unit_test(test_written_experts_fit_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

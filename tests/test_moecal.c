@@ -470,10 +470,43 @@ static void test_not_resumed(void **state)
     append("one, two\n");
     check_not_resumed("samples.jsonl:1:");
     remove_file(NULL);
+    append("somebody's notes, without an end of line");
+    check_not_resumed("samples.jsonl:1: neither a machine nor a sample");
+    remove_file(NULL);
     samples = open_again(false, 2, 1e9, error);
     moecal_samples_close(samples);
     append("{\"record\": \"sample\", \"id\": \"a\", \"machine\": \"00000000\"}\n");
     check_not_resumed("a sample of another machine");
+}
+
+/* What a kill left of the first line is ours. */
+static void test_cut_in_the_first_line(void **state)
+{
+    char error[512] = "";
+    (void)state;
+    append("{\"record\":\"machi");
+    moecal_samples *samples = open_again(true, 2, 1e9, error);
+    assert_non_null(samples);
+    assert_int_equal(moecal_samples_count(samples), 0);
+    moecal_samples_close(samples);
+    samples = open_again(true, 2, 1e9, error);
+    assert_non_null(samples);
+    moecal_samples_close(samples);
+}
+
+static void test_one_writer(void **state)
+{
+    char error[512] = "";
+    (void)state;
+    moecal_samples *first = open_again(false, 2, 1e9, error);
+    assert_non_null(first);
+    check_not_resumed("another run is writing it");
+    write_id(first, "a");
+    moecal_samples_close(first);
+    moecal_samples *second = open_again(true, 2, 1e9, error);
+    assert_non_null(second);
+    assert_int_equal(moecal_samples_count(second), 1);
+    moecal_samples_close(second);
 }
 
 /* --- a run ------------------------------------------------------------------------------------ */
@@ -562,9 +595,9 @@ static const char two_points[] = "{\"format\": \"moecal-suite\", \"version\": 1,
 static volatile sig_atomic_t stop_now;
 
 /* Progress is not what is looked at here. */
-static moecal_tally run_points(abacus *it, moecal_samples *samples, int ranks)
+static moecal_tally run_text(abacus *it, moecal_samples *samples, int ranks, const char *text)
 {
-    moecal_suite *suite = moecal_suite_parse("s", two_points, strlen(two_points), stderr);
+    moecal_suite *suite = moecal_suite_parse("s", text, strlen(text), stderr);
     moecal_run run = {
         .backend = &abacus_backend,
         .state = it,
@@ -582,6 +615,11 @@ static moecal_tally run_points(abacus *it, moecal_samples *samples, int ranks)
     close(nowhere);
     moecal_suite_free(suite);
     return tally;
+}
+
+static moecal_tally run_points(abacus *it, moecal_samples *samples, int ranks)
+{
+    return run_text(it, samples, ranks, two_points);
 }
 
 static moecal_samples *fresh_samples(void)
@@ -683,6 +721,29 @@ static void test_skipped_and_stopped(void **state)
     moecal_samples_close(samples);
 }
 
+/* A matrix of 400 ranks is more than a line may hold: not measured, for nobody could read it. */
+static void test_too_long_a_line(void **state)
+{
+    enum { RANKS = 400 };
+    abacus it = {.error = 0, .time_s = 1e-6};
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    (void)state;
+    fprintf(stream, "{\"format\": \"moecal-suite\", \"version\": 1, \"points\": [{\"kind\": "
+                    "\"collective\", \"collective\": \"all_to_all\", \"matrix\": [");
+    for (int i = 0; i < RANKS * RANKS; i++)
+        fprintf(stream, "%s123456", i == 0 ? "[" : i % RANKS == 0 ? "], [" : ", ");
+    fprintf(stream, "]]}]}");
+    fclose(stream);
+    moecal_samples *samples = fresh_samples();
+    moecal_tally tally = run_text(&it, samples, RANKS, text);
+    assert_int_equal(tally.refused, 1);
+    assert_int_equal(it.prepared, 0);
+    moecal_samples_close(samples);
+    free(text);
+}
+
 static void test_full_disk(void **state)
 {
     abacus it = {.error = 0, .time_s = 1e-6};
@@ -741,9 +802,12 @@ int main(void)
         cmocka_unit_test(test_digest),
         cmocka_unit_test_teardown(test_resume, remove_file),
         cmocka_unit_test_teardown(test_not_resumed, remove_file),
+        cmocka_unit_test_teardown(test_cut_in_the_first_line, remove_file),
+        cmocka_unit_test_teardown(test_one_writer, remove_file),
         cmocka_unit_test_teardown(test_run, remove_file),
         cmocka_unit_test_teardown(test_failed_check_is_not_timed, remove_file),
         cmocka_unit_test_teardown(test_skipped_and_stopped, remove_file),
+        cmocka_unit_test_teardown(test_too_long_a_line, remove_file),
         cmocka_unit_test_teardown(test_full_disk, remove_file),
         cmocka_unit_test(test_estimates),
     };

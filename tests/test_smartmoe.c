@@ -131,8 +131,10 @@ static void uneven_experts_are_refused(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(against_every_mapping),        cmocka_unit_test(equal_loads_stay),
-        cmocka_unit_test(what_moves),                   cmocka_unit_test(without_a_past_nothing_moves),
+        cmocka_unit_test(against_every_mapping),
+        cmocka_unit_test(equal_loads_stay),
+        cmocka_unit_test(what_moves),
+        cmocka_unit_test(without_a_past_nothing_moves),
         cmocka_unit_test(uneven_experts_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,8 +49,7 @@ static moe_status run_known(moe_validation_outcome *outcome, const moe_validatio
     compare_mixed(outcome);
     if (!options->quick)
         compare_doubled(outcome);
-    moe_validation_goal_add(outcome,
-                            (moe_validation_goal){"panel: mixed", 0.08751, false, "just"});
+    moe_validation_goal_add(outcome, (moe_validation_goal){"panel: mixed", 0.08751, false, "just"});
     moe_validation_goal_add(outcome, (moe_validation_goal){"panel: mixed", 0.07, true, NULL});
     moe_validation_goal_add(outcome, (moe_validation_goal){"doubled", 0.99, false, "too strict"});
     moe_validation_goal_add(outcome, (moe_validation_goal){"of nobody", 1, false, NULL});

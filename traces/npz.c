@@ -48,11 +48,6 @@ static unsigned half(const uint8_t *bytes)
     return (unsigned)bytes[0] | (unsigned)bytes[1] << 8;
 }
 
-bool moe_npz_is_magic(const uint8_t *bytes, size_t length)
-{
-    return length >= END_BYTES && (word(bytes) == local_magic || word(bytes) == end_magic);
-}
-
 /* ---- the directory --------------------------------------------------------------------------- */
 
 /* The last record whose comment ends with the file; NULL where there is none. */

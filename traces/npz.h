@@ -15,8 +15,6 @@
 
 typedef struct moe_npz moe_npz;
 
-bool moe_npz_is_magic(const uint8_t *bytes, size_t length);
-
 /* `bytes` are borrowed for as long as the archive and what is read from it live. NULL after a printed error. */
 moe_npz *moe_npz_open(void *owner, const uint8_t *bytes, size_t length, moe_where at,
                       moe_diag *diag);

@@ -1,7 +1,6 @@
 #include "calibrate/fit/curve_plot.h"
 
 #include "configs/base/memory.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>

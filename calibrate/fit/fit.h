@@ -26,18 +26,20 @@
 #include "calibrate/fit/samples.h"
 
 typedef struct moe_fit_options {
-    const char *name;                /* of the profile */
+    const char *name; /* of the profile */
     const char *source;
-    const char *dtype;               /* whose samples to use; NULL: the most frequent of GEMM samples */
-    const moe_cluster *cluster;      /* rates and latencies that efficiencies refer to; NULL: the machine's */
-    const moe_profile *fill;         /* curves without samples are taken from here, marked as there (its arrays
+    const char *dtype; /* whose samples to use; NULL: the most frequent of GEMM samples */
+    const moe_cluster
+        *cluster; /* rates and latencies that efficiencies refer to; NULL: the machine's */
+    const moe_profile
+        *fill; /* curves without samples are taken from here, marked as there (its arrays
                                       * are borrowed); NULL: from the data-sheet builder
                                       * (calibrate/fit/data_sheet.h), assumed */
 } moe_fit_options;
 
 /* A complete profile, owned by `owner` (talloc); NULL after printed errors (nothing to fit). */
-moe_profile *moe_fit_profile(void *owner, const moe_samples *samples, const moe_fit_options *options,
-                             moe_diag *diag);
+moe_profile *moe_fit_profile(void *owner, const moe_samples *samples,
+                             const moe_fit_options *options, moe_diag *diag);
 
 /* The dtype most GEMM samples are of; NULL: no sample has one. */
 const char *moe_fit_dtype(const moe_samples *samples);
@@ -69,8 +71,9 @@ bool moe_fit_experts(void *owner, const moe_samples *samples, moe_phase phase,
 /* Where nobody measured the experts of a training step: fits the law to sums of the profile's measured GEMMs, one
  * expert after another, for the experts of six published models with 4 to 16,384 rows each. The curve is derived; its
  * residual is the law's error against those sums. False where the profile has no grid. */
-bool moe_fit_experts_from_grid(void *owner, const moe_profile *profile, const moe_device_spec *device,
-                               moe_phase phase, moe_compute_curve *curve);
+bool moe_fit_experts_from_grid(void *owner, const moe_profile *profile,
+                               const moe_device_spec *device, moe_phase phase,
+                               moe_compute_curve *curve);
 bool moe_fit_roofline(void *owner, const moe_samples *samples, const moe_device_spec *device,
                       double value_bytes, moe_compute_curve *curve);
 bool moe_fit_grid(void *owner, const moe_samples *samples, const moe_device_spec *device,

@@ -18,7 +18,6 @@
 #include <gsl/gsl_fit.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 
 enum { FEW_SIZES = 6, STEPS_BETWEEN = 4 };

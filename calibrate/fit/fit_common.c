@@ -85,11 +85,6 @@ void moe_fit_bench_open(moe_fit_bench *bench, const moe_device_spec *device)
     bench->costs = (moe_costs){&bench->profile, &bench->cluster, &bench->usage};
 }
 
-double moe_fit_dtype_bytes(const char *dtype)
-{
-    return strcmp(dtype, "fp32") == 0 ? 4 : strcmp(dtype, "fp8") == 0 ? 1 : 2;
-}
-
 /* ---- evidence -------------------------------------------------------------------------------- */
 
 moe_evidence_builder moe_evidence_open(void *owner, moe_evidence *evidence, size_t columns,

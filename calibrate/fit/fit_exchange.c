@@ -2,7 +2,6 @@
 #include "calibrate/fit/fit_private.h"
 #include "configs/base/memory.h"
 #include <math.h>
-#include <string.h>
 #include <talloc.h>
 
 double moe_fit_load_factor(moe_collective_kind kind, int ranks)

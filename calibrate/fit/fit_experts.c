@@ -239,8 +239,7 @@ static int dtype_of(double value_bytes)
     return value_bytes >= 4 ? MOE_FP32 : value_bytes >= 2 ? MOE_BF16 : MOE_FP8;
 }
 
-/* What the step builder would ask of such experts. */
-static moe_expert_shape shape_of(const moe_sample *sample, double value_bytes)
+moe_expert_shape moe_fit_expert_shape(const moe_sample *sample, double value_bytes)
 {
     const moe_network network = {.hidden = (int64_t)sample->hidden,
                                  .ffn = (int64_t)sample->ffn,
@@ -311,7 +310,7 @@ bool moe_fit_experts(void *owner, const moe_samples *samples, moe_phase phase,
                         .bench = moe_need(talloc(scratch, moe_fit_bench))};
         moe_fit_bench_open(of->bench, device);
         for (size_t i = 0; i < chosen.count; i++)
-            of->shapes[i] = shape_of(chosen.items[i], value_bytes);
+            of->shapes[i] = moe_fit_expert_shape(chosen.items[i], value_bytes);
         of->most_start_s = most_start_s(&chosen);
         place_knots(of);
         fit_curve(owner, of, curve);

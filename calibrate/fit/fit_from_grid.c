@@ -11,8 +11,8 @@
 static const struct {
     double hidden, ffn;
     bool gated;
-} shapes[] = {{768, 1536, false},  {1536, 3072, false},  {2048, 1408, true},
-              {2048, 768, true},   {4096, 14336, true}, {7168, 2048, true}};
+} shapes[] = {{768, 1536, false}, {1536, 3072, false}, {2048, 1408, true},
+              {2048, 768, true},  {4096, 14336, true}, {7168, 2048, true}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 static const int expert_counts[] = {1, 8};

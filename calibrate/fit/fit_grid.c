@@ -1,8 +1,8 @@
 /* The grid of measured GEMMs: utilisation of m x n x k, where enough of such a grid was measured.
  *
  * Axes are all values that occur, less those least measured, until six of ten cells are (three of ten
- * at every value) and there are no more than 16,384 (of values equally well measured, the one nearest to its neighbour goes first). Outliers along m
- * are tamed. A cell that was not measured gets the roofline's utilisation times the mean ratio of measured ones to
+ * at every value) and there are no more than 16,384 (of values equally well measured, the one nearest to its
+ * neighbour goes first). Outliers along m are tamed. A cell that was not measured gets the roofline's utilisation times the mean ratio of measured ones to
  * it, weighted by 1 / squared distance in log m, log n, log k.
  *
  * Leave-one-out: every m but the first and the last is predicted, for all n and k, by the grid without it. */

@@ -1,13 +1,12 @@
 /* Memory-bound work: start + bytes / (e(bytes) bandwidth).
  *
  * The start is what a robust straight line leaves at no bytes, at most 0.97 of the shortest time and never so much
- * that a point would beat the bandwidth; e is then a point a size (their median where kernels differ). Not monotone: caches make small work faster. Gates are left out:
- * their cost is a GEMM's. */
+ * that a point would beat the bandwidth; e is then a point a size (their median where kernels differ). Not monotone:
+ * caches make small work faster. Gates are left out: their cost is a GEMM's. */
 #include "calibrate/fit/fit_private.h"
 #include "calibrate/fit/robust.h"
 #include "configs/base/memory.h"
 #include <math.h>
-#include <string.h>
 #include <talloc.h>
 
 static bool is_wanted(const moe_sample *sample, const void *context)

@@ -26,6 +26,9 @@ typedef struct moe_fit_bench {
 } moe_fit_bench;
 void moe_fit_bench_open(moe_fit_bench *bench, const moe_device_spec *device);
 
+/* What the step builder would ask of a sample's experts (models/step.h). */
+moe_expert_shape moe_fit_expert_shape(const moe_sample *sample, double value_bytes);
+
 /* --- evidence -------------------------------------------------------------------------------------- */
 
 /* At most this many columns before measured and predicted seconds. */
@@ -82,8 +85,6 @@ bool moe_fit_sharing(const moe_samples *samples, const moe_cluster_spec *cluster
 bool moe_fit_launch(const moe_samples *samples, moe_profile *profile);
 bool moe_fit_copy(void *owner, const moe_samples *samples, moe_copy_kind kind,
                   moe_copy_curve *curve);
-
-double moe_fit_dtype_bytes(const char *dtype);
 
 /* FLOPs and bytes of a computation, and what of it a residual is taken from. */
 typedef struct moe_roofline_point {

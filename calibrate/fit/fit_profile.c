@@ -274,7 +274,7 @@ moe_profile *moe_fit_profile(void *owner, const moe_samples *samples,
     assembly of = {.owner = profile,
                    .samples = choose_samples(scratch, samples, dtype, diag),
                    .cluster = cluster,
-                   .value_bytes = moe_fit_dtype_bytes(dtype != NULL ? dtype : "bf16"),
+                   .value_bytes = moe_sample_dtype_bytes(dtype != NULL ? dtype : "bf16"),
                    .profile = profile,
                    .diag = diag};
     warn_of_other_device(samples, options, diag);

@@ -3,7 +3,8 @@
  *   nccl-tests          text output of all_reduce_perf and the others; size in bytes, out-of-place us
  *   aiconfigurator      CSV tables of ai-dynamo/aiconfigurator: nccl (message_size in ELEMENTS, latency
  *                       in ms), gemm (latency_us, or latency in ms), moe (likewise: a fused layer,
- *                       permutation and activation included, whose counts are known for `balanced` alone)
+ *                       permutation and activation included, so phase serving; its counts are known for
+ *                       `balanced` alone)
  *   deepep              DeepEP low latency and normal (us), CSV: combine, in bf16
  *
  * Recognised by content. Rows of other devices, dtypes, versions and kernels than the ones that are asked
@@ -116,14 +117,15 @@ typedef struct moe_import_job {
 typedef struct moe_imported {
     moe_import_parts parts;
     moe_import_tally *tally;
-    moe_profile *profile; /* of parts.kept; gradients of experts are derived: the forward curve */
-    const char *comment;  /* for the profile's file */
+    moe_profile *
+        profile; /* of parts.kept; experts and gradients of training are derived: sums of its GEMMs */
+    const char *comment; /* for the profile's file */
 } moe_imported;
 
 /* Reads, divides and fits; all owned by `owner`. NULL after printed errors. */
 moe_imported *moe_import_run(void *owner, const moe_import_job *job, moe_diag *diag);
 
-/* Samples as calibrate/SAMPLES.md has them. */
+/* Samples as calibrate/SAMPLES.md has them; numbers in full, so that a fit to the file is the fit to them. */
 void moe_samples_write(const moe_samples *samples, FILE *stream);
 
 #endif

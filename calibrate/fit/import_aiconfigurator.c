@@ -151,13 +151,6 @@ static bool find_collective(moe_span name, moe_collective_kind *kind)
     return false;
 }
 
-static double element_bytes(const char *dtype)
-{
-    return strcmp(dtype, "int8") == 0 || strcmp(dtype, "fp8") == 0 ? 1
-           : strcmp(dtype, "fp32") == 0                            ? 4
-                                                                   : 2;
-}
-
 /* NCCL knows no fp8: bytes are bytes, and the half rows serve. */
 static bool wants_nccl(const moe_import_options *options, const char *dtype)
 {
@@ -182,7 +175,7 @@ static bool read_collective(moe_import_rows *rows, moe_sample *sample)
         !read_time(rows, find_time(csv), &sample->seconds))
         return false;
     sample->ranks = (int)ranks;
-    sample->first.bytes = elements * element_bytes(sample->dtype);
+    sample->first.bytes = elements * moe_sample_dtype_bytes(sample->dtype);
     return true;
 }
 

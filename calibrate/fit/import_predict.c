@@ -1,19 +1,13 @@
 #include "calibrate/fit/import.h"
 
+#include "calibrate/fit/fit_private.h"
 #include "models/collective.h"
 #include <talloc.h>
 
 static double predict_experts_s(const moe_costs *costs, const moe_sample *sample)
 {
-    enum { VALUE_BYTES = 2, TWO = 2, GATED = 3 };
-    const double matrices = sample->gated ? GATED : TWO;
-    const moe_expert_shape shape = {
-        .phase = sample->phase,
-        .matrices = sample->gated ? GATED : TWO,
-        .flop_per_row = 2 * matrices * sample->hidden * sample->ffn,
-        .weight_bytes = matrices * sample->hidden * sample->ffn * VALUE_BYTES,
-        .row_bytes = matrices * (sample->hidden + sample->ffn) * VALUE_BYTES,
-    };
+    enum { VALUE_BYTES = 2 };
+    const moe_expert_shape shape = moe_fit_expert_shape(sample, VALUE_BYTES);
     return moe_cost_experts_s(costs, &shape, sample->rows, sample->experts);
 }
 

@@ -22,7 +22,7 @@ static void write_machine(const moe_samples *samples, FILE *stream)
                             json_pack("{s:f, s:f, s:b}", "bytes_per_s", machine->nic_bytes_per_s,
                                       "latency_s", machine->nic_latency_s, "per_device",
                                       machine->nic_per_device));
-    json_dumpf(json, stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_dumpf(json, stream, JSON_COMPACT | JSON_REAL_PRECISION(17));
     fputc('\n', stream);
     json_decref(json);
 }
@@ -37,9 +37,9 @@ static json_t *experts_json(const moe_sample *sample)
     json_t *rows = json_array();
     for (int i = 0; i < sample->experts; i++)
         json_array_append_new(rows, json_real(sample->rows[i]));
-    return json_pack("{s:s, s:f, s:f, s:b, s:s, s:o}", "phase",
-                     moe_sample_phase_names[sample->phase], "hidden", sample->hidden, "ffn",
-                     sample->ffn, "gated", sample->gated, "distribution", "uniform", "rows", rows);
+    return json_pack("{s:s, s:f, s:f, s:b, s:s, s:o}", "phase", moe_phase_names[sample->phase],
+                     "hidden", sample->hidden, "ffn", sample->ffn, "gated", sample->gated,
+                     "distribution", "uniform", "rows", rows);
 }
 
 static json_t *collective_json(const moe_sample *sample)
@@ -62,7 +62,7 @@ static void write_sample(const moe_samples *samples, size_t number, FILE *stream
                   moe_sample_kind_names[sample->kind], "machine", samples->machine.digest, "dtype",
                   sample->dtype, "times_s", sample->seconds);
     json_object_update(common, json);
-    json_dumpf(common, stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_dumpf(common, stream, JSON_COMPACT | JSON_REAL_PRECISION(17));
     fputc('\n', stream);
     json_decref(json);
     json_decref(common);

@@ -228,7 +228,7 @@ static moe_status write_file(const picture *of, const char *suffix, const moe_pl
     char *path = moe_need(talloc_asprintf(of->owner, "%s%s", of->prefix, suffix));
     moe_output *output = moe_output_open(of->owner, path, diag);
     if (!output)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     if (strcmp(suffix, ".gp") == 0)
         write_script(plots, count, of->stem, moe_output_stream(output));
     else

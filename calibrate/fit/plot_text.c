@@ -1,7 +1,6 @@
 /* A plot in characters. */
 #include "calibrate/fit/plot.h"
 
-#include "configs/base/units.h"
 #include <math.h>
 #include <string.h>
 

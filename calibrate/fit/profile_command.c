@@ -1,10 +1,12 @@
 #include "calibrate/fit/profile_command.h"
 
 #include "configs/base/diag.h"
+#include "configs/base/memory.h"
 #include "configs/base/status.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <talloc.h>
 
 typedef struct subcommand {
     const char *name;
@@ -52,6 +54,16 @@ static int refuse(const char *wrong)
     return MOE_USAGE;
 }
 
+static int run(const subcommand *chosen, int argc, char **argv)
+{
+    void *owner = moe_need(talloc_new(NULL));
+    char **own_argv = moe_need(talloc_memdup(owner, argv, ((size_t)argc + 1) * sizeof *argv));
+    own_argv[0] = moe_need(talloc_asprintf(owner, "moeplan profile %s", chosen->name));
+    const int status = chosen->run(argc, own_argv);
+    talloc_free(owner);
+    return status;
+}
+
 int moe_profile_command(int argc, char **argv)
 {
     if (argc < 2) {
@@ -64,7 +76,7 @@ int moe_profile_command(int argc, char **argv)
     }
     for (int i = 0; i < SUBCOMMANDS; i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0)
-            return subcommands[i].run(argc - 1, argv + 1);
+            return run(&subcommands[i], argc - 1, argv + 1);
     }
     return refuse(argv[1]);
 }

@@ -4,7 +4,7 @@
 
 int moe_profile_command(int argc, char **argv);
 
-/* The subcommands, one file each (profile_fit.c, ...); argv[0] is the subcommand. */
+/* The subcommands, one file each (profile_fit.c, ...); argv[0] is "moeplan profile fit", ... */
 int moe_profile_suite_command(int argc, char **argv);
 int moe_profile_fit_command(int argc, char **argv);
 int moe_profile_import_command(int argc, char **argv);

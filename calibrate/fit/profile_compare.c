@@ -19,6 +19,7 @@
 #include "configs/base/status.h"
 #include "configs/preset.h"
 #include "models/collective.h"
+#include "models/step.h"
 #include <argp.h>
 #include <jansson.h>
 #include <math.h>
@@ -83,12 +84,13 @@ static double attention_s(side *by, double tokens)
 static double experts_s(side *by, moe_phase phase, double rows_of_all)
 {
     enum { EXPERTS = 8 };
-    const double hidden = 4096, ffn = 14336, matrices = 3, value_bytes = 2;
-    moe_expert_shape shape = {.phase = phase,
-                              .matrices = 3,
-                              .flop_per_row = 2 * matrices * hidden * ffn,
-                              .weight_bytes = matrices * hidden * ffn * value_bytes,
-                              .row_bytes = matrices * (hidden + ffn) * value_bytes};
+    const moe_network network = {.hidden = 4096,
+                                 .ffn = 14336,
+                                 .gated = true,
+                                 .experts = EXPERTS,
+                                 .parameter_dtype = MOE_BF16,
+                                 .gradient_dtype = MOE_BF16};
+    const moe_expert_shape shape = moe_step_expert_shape(&network, phase);
     double rows[EXPERTS];
     for (int i = 0; i < EXPERTS; i++)
         rows[i] = fmax(1, round(rows_of_all / EXPERTS));
@@ -607,12 +609,10 @@ int moe_profile_compare_command(int argc, char **argv)
 {
     moe_diag *diag = moe_diag_create(NULL, stderr);
     comparison *made = moe_need(talloc_zero(diag, comparison));
-    char **own_argv = moe_need(talloc_memdup(diag, argv, ((size_t)argc + 1) * sizeof *argv));
     made->diag = diag;
     made->arena = moe_arena_create(diag);
-    own_argv[0] = (char *)"moeplan profile compare";
     moe_status status = MOE_USAGE;
-    if (argp_parse(&parser, argc, own_argv, 0, NULL, made) == 0)
+    if (argp_parse(&parser, argc, argv, 0, NULL, made) == 0)
         status = compare(made);
     talloc_free(diag);
     return status;

@@ -8,6 +8,7 @@
  * Measured and imported curves become derived, without samples or errors; the rest stays what it was. */
 #include "calibrate/fit/profile_command.h"
 
+#include "calibrate/fit/profile_file.h"
 #include "calibrate/fit/profile_write.h"
 #include "configs/base/memory.h"
 #include "configs/base/output.h"
@@ -36,8 +37,8 @@ typedef struct derive_arguments {
 /* --- the command line --------------------------------------------------------------------------------- */
 
 static const struct argp_option option_table[] = {
-    {"from", KEY_FROM, "CLUSTER", 0, "cluster of the device that was measured", 0},
-    {"to", KEY_TO, "CLUSTER", 0, "cluster of the device that was not", 0},
+    {"from", KEY_FROM, "FILE|PRESET", 0, "cluster of the device that was measured", 0},
+    {"to", KEY_TO, "FILE|PRESET", 0, "cluster of the device that was not", 0},
     {"name", KEY_NAME, "NAME", 0, "of the new profile (default: the device's)", 0},
     {"scale", KEY_SCALE, "KIND=FACTOR", 0,
      "multiply a collective's efficiency within a host (all_to_all=0.7)", 0},
@@ -105,7 +106,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 static const struct argp parser = {
     .options = option_table,
     .parser = parse_option,
-    .args_doc = "PROFILE",
+    .args_doc = "FILE|PRESET",
     .doc = "Makes the profile of a device that was not measured from that of one that was, by "
            "their data sheets: efficiencies and start-up times stay, rates are the new cluster's.",
 };
@@ -212,17 +213,14 @@ static char *make_comment(const derive_arguments *given, const char *from_name,
 
 /* --- the command -------------------------------------------------------------------------------------- */
 
-static void *load(const derive_arguments *given, const char *path, const moe_table *table)
-{
-    moe_config *config = moe_config_load(given->diag, path, table, NULL, 0, given->diag);
-    return config == NULL ? NULL : moe_config_root(config);
-}
-
 static moe_status run(const derive_arguments *given)
 {
-    moe_profile *profile = load(given, given->profile, &moe_profile_table);
-    const moe_cluster_spec *from = load(given, given->from, &moe_cluster_table);
-    const moe_cluster_spec *to = load(given, given->to, &moe_cluster_table);
+    moe_profile *profile =
+        moe_profile_load_root(given->diag, given->profile, &moe_profile_table, given->diag);
+    const moe_cluster_spec *from =
+        moe_profile_load_root(given->diag, given->from, &moe_cluster_table, given->diag);
+    const moe_cluster_spec *to =
+        moe_profile_load_root(given->diag, given->to, &moe_cluster_table, given->diag);
     if (profile == NULL || from == NULL || to == NULL)
         return MOE_BAD_INPUT;
     if (profile->device != NULL && strcmp(profile->device, from->device.name) != 0) {
@@ -236,7 +234,7 @@ static moe_status run(const derive_arguments *given)
     derive(given, profile, from, to);
     moe_output *output = moe_output_open(given->diag, given->output, given->diag);
     if (output == NULL)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     moe_profile_write(profile, comment, moe_output_stream(output));
     return moe_output_commit(output, given->diag);
 }
@@ -244,7 +242,6 @@ static moe_status run(const derive_arguments *given)
 int moe_profile_derive_command(int argc, char **argv)
 {
     derive_arguments given = {.diag = moe_diag_create(NULL, stderr)};
-    argv[0] = (char *)"moeplan profile derive";
     int status = MOE_USAGE;
     if (argp_parse(&parser, argc, argv, 0, NULL, &given) == 0)
         status = run(&given);

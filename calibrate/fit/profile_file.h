@@ -7,4 +7,8 @@
 /* Owned by `owner`; NULL after printed errors. */
 const moe_profile *moe_profile_load(void *owner, const char *name, moe_diag *diag);
 
+/* What a YAML file or a preset says, as it says it: the root of `table` (moe_profile_table, moe_cluster_table), not
+ * checked. Owned by `owner`; NULL after printed errors. */
+void *moe_profile_load_root(void *owner, const char *name, const moe_table *table, moe_diag *diag);
+
 #endif

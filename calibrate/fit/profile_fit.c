@@ -2,11 +2,11 @@
 #include "calibrate/fit/curve_view.h"
 #include "calibrate/fit/fit.h"
 #include "calibrate/fit/profile_command.h"
+#include "calibrate/fit/profile_file.h"
 #include "calibrate/fit/profile_write.h"
 #include "configs/base/memory.h"
 #include <argp.h>
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 
 enum { KEY_CLUSTER = 256, KEY_CLUSTER_OUT, KEY_NAME, KEY_DTYPE, KEY_FILL, KEY_JSON };
@@ -159,21 +159,17 @@ static moe_status write_cluster(const fit_arguments *given, const fit_result *re
 
 /* ---- what it reads --------------------------------------------------------------------------- */
 
-static const void *load(const fit_arguments *given, const char *path, const moe_table *table)
-{
-    const moe_config *config = moe_config_load(given->owner, path, table, NULL, 0, given->diag);
-    return config != NULL ? moe_config_root(config) : NULL;
-}
-
 static bool read_files(fit_arguments *given)
 {
     if (given->cluster != NULL) {
-        const moe_cluster_spec *spec = load(given, given->cluster, &moe_cluster_table);
+        const moe_cluster_spec *spec =
+            moe_profile_load_root(given->owner, given->cluster, &moe_cluster_table, given->diag);
         if (spec != NULL)
             given->options.cluster = moe_cluster_create(given->owner, spec, NULL, given->diag);
     }
     if (given->fill != NULL)
-        given->options.fill = load(given, given->fill, &moe_profile_table);
+        given->options.fill =
+            moe_profile_load_root(given->owner, given->fill, &moe_profile_table, given->diag);
     return (given->cluster == NULL || given->options.cluster != NULL) &&
            (given->fill == NULL || given->options.fill != NULL);
 }
@@ -206,14 +202,14 @@ static moe_status run(fit_arguments *given)
 
 static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0, "Write the profile there (YAML)", 0},
-    {"cluster", KEY_CLUSTER, "CLUSTER.yaml", 0,
+    {"cluster", KEY_CLUSTER, "FILE|PRESET", 0,
      "Rates that efficiencies are fractions of, instead of the machine's own description", 0},
     {"cluster-out", KEY_CLUSTER_OUT, "FILE", 0,
      "Write the measured machine as a cluster, with the rates that the profile refers to", 0},
     {"name", KEY_NAME, "NAME", 0, "Name of the profile (default: the device's)", 0},
     {"dtype", KEY_DTYPE, "DTYPE", 0,
      "Use samples of fp32, bf16, fp16 or fp8 (default: what most GEMM samples are)", 0},
-    {"fill", KEY_FILL, "PROFILE.yaml", 0,
+    {"fill", KEY_FILL, "FILE|PRESET", 0,
      "Take curves without samples from there, instead of data sheet x usual efficiencies (assumed)",
      0},
     {"json", KEY_JSON, 0, 0, "Curves and their errors as one JSON object instead of a table", 0},
@@ -221,11 +217,7 @@ static const struct argp_option options[] = {
 
 static void parse_dtype(fit_arguments *given, char *text, struct argp_state *state)
 {
-    static const char *const names[] = {"fp32", "bf16", "fp16", "fp8"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strcmp(names[i], text) == 0)
-            given->options.dtype = names[i];
-    }
+    given->options.dtype = moe_sample_dtype(text);
     if (given->options.dtype == NULL)
         argp_error(state, "--dtype %s: expected fp32, bf16, fp16 or fp8", text);
 }
@@ -285,10 +277,8 @@ int moe_profile_fit_command(int argc, char **argv)
 {
     fit_arguments given = {.owner = moe_need(talloc_new(NULL))};
     given.diag = moe_diag_create(given.owner, stderr);
-    char **own_argv = moe_need(talloc_memdup(given.owner, argv, ((size_t)argc + 1) * sizeof *argv));
-    own_argv[0] = (char *)"moeplan profile fit";
     moe_status status = MOE_USAGE;
-    if (argp_parse(&parser, argc, own_argv, 0, NULL, &given) == 0)
+    if (argp_parse(&parser, argc, argv, 0, NULL, &given) == 0)
         status = run(&given);
     talloc_free(given.owner);
     return status;

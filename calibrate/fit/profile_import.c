@@ -2,9 +2,11 @@
 #include "calibrate/fit/import.h"
 
 #include "calibrate/fit/profile_command.h"
+#include "calibrate/fit/profile_file.h"
 #include "calibrate/fit/profile_write.h"
 #include "configs/base/memory.h"
 #include "configs/base/output.h"
+#include "configs/preset.h"
 #include <argp.h>
 #include <math.h>
 #include <talloc.h>
@@ -24,8 +26,10 @@ static const struct argp_option option_table[] = {
     {"dtype", KEY_DTYPE, "NAME", 0, "bf16, fp16, fp8, fp8_block, int8 (default: bf16 and fp16)", 0},
     {"version", KEY_VERSION, "V", 0,
      "of the measured library, where a table has several (default: the newest)", 0},
-    {"cluster", KEY_CLUSTER, "FILE", 0, "whose rates and latencies the efficiencies refer to", 0},
-    {"fill", KEY_FILL, "FILE", 0, "profile that curves without measurements are taken from", 0},
+    {"cluster", KEY_CLUSTER, "FILE|PRESET", 0,
+     "whose rates and latencies the efficiencies refer to", 0},
+    {"fill", KEY_FILL, "FILE|PRESET", 0, "profile that curves without measurements are taken from",
+     0},
     {"name", KEY_NAME, "NAME", 0, "of the new profile (default: the device's)", 0},
     {"samples", KEY_SAMPLES, "FILE", 0, "write the samples there too (JSON lines)", 0},
     {"output", 'o', "FILE", 0, "the new profile, written whole or not at all", 0},
@@ -74,7 +78,8 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
         if (given->path_count == 0)
             argp_error(state, "expected files: output of nccl-tests, or tables as CSV");
         if (given->cluster == NULL)
-            argp_error(state, "expected --cluster FILE: efficiencies are fractions of its rates");
+            argp_error(state, "expected --cluster FILE or PRESET (`moeplan list clusters`): "
+                              "efficiencies are fractions of its rates");
         if (given->output == NULL)
             argp_error(state, "expected -o FILE");
         break;
@@ -109,10 +114,9 @@ static void print_curves(const moe_profile *profile)
         printf("  %-24s %zu x %zu x %zu points\n", "gemm grid", profile->gemm.m.count,
                profile->gemm.n.count, profile->gemm.k.count);
     print_evidence("dense (roofline)", profile->dense.origin, &profile->dense.evidence);
-    print_evidence("experts", profile->experts[MOE_FORWARD].origin,
-                   &profile->experts[MOE_FORWARD].evidence);
-    print_evidence("experts_serving", profile->experts[MOE_SERVING].origin,
-                   &profile->experts[MOE_SERVING].evidence);
+    for (int phase = MOE_FORWARD; phase < MOE_PHASES; phase++)
+        print_evidence(moe_expert_curve_names[phase], profile->experts[phase].origin,
+                       &profile->experts[phase].evidence);
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++)
         print_evidence(moe_collective_names[kind], profile->collectives[kind].origin,
                        &profile->collectives[kind].evidence);
@@ -148,22 +152,13 @@ static void print_tally(const moe_import_tally *tally)
 
 static const moe_cluster *load_cluster(const import_arguments *given)
 {
+    const char *path =
+        moe_preset_find(given->diag, MOE_CLUSTER_PRESETS, "clusters", given->cluster, given->diag);
     moe_config *config =
-        moe_config_load(given->diag, given->cluster, &moe_cluster_table, NULL, 0, given->diag);
+        path ? moe_config_load(given->diag, path, &moe_cluster_table, NULL, 0, given->diag) : NULL;
     return config == NULL
                ? NULL
                : moe_cluster_create(given->diag, moe_config_root(config), config, given->diag);
-}
-
-static bool load_fill(const import_arguments *given, const moe_profile **fill)
-{
-    *fill = NULL;
-    if (given->fill == NULL)
-        return true;
-    moe_config *config =
-        moe_config_load(given->diag, given->fill, &moe_profile_table, NULL, 0, given->diag);
-    *fill = config == NULL ? NULL : moe_config_root(config);
-    return config != NULL;
 }
 
 static moe_status write_samples(const import_arguments *given, const moe_imported *done)
@@ -172,7 +167,7 @@ static moe_status write_samples(const import_arguments *given, const moe_importe
         return MOE_OK;
     moe_output *output = moe_output_open(given->diag, given->samples, given->diag);
     if (output == NULL)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     moe_samples_write(done->parts.kept, moe_output_stream(output));
     return moe_output_commit(output, given->diag);
 }
@@ -181,16 +176,20 @@ static moe_status write_profile(const import_arguments *given, const moe_importe
 {
     moe_output *output = moe_output_open(given->diag, given->output, given->diag);
     if (output == NULL)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     moe_profile_write(done->profile, done->comment, moe_output_stream(output));
     return moe_output_commit(output, given->diag);
 }
 
 static moe_status run(const import_arguments *given)
 {
-    const moe_profile *fill;
     const moe_cluster *cluster = load_cluster(given);
-    if (cluster == NULL || !load_fill(given, &fill))
+    if (cluster == NULL)
+        return MOE_BAD_INPUT;
+    const moe_profile *fill = NULL;
+    if (given->fill != NULL)
+        fill = moe_profile_load_root(given->diag, given->fill, &moe_profile_table, given->diag);
+    if (given->fill != NULL && fill == NULL)
         return MOE_BAD_INPUT;
     const moe_import_job job = {
         .paths = given->paths,
@@ -218,7 +217,6 @@ static moe_status run(const import_arguments *given)
 int moe_profile_import_command(int argc, char **argv)
 {
     import_arguments given = {.diag = moe_diag_create(NULL, stderr)};
-    argv[0] = (char *)"moeplan profile import";
     int status = MOE_USAGE;
     if (argp_parse(&parser, argc, argv, 0, NULL, &given) == 0)
         status = run(&given);

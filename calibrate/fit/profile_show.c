@@ -488,10 +488,8 @@ static const struct argp parser = {
 int moe_profile_show_command(int argc, char **argv)
 {
     show_arguments given = {.diag = moe_diag_create(NULL, stderr)};
-    char **own_argv = moe_need(talloc_memdup(given.diag, argv, ((size_t)argc + 1) * sizeof *argv));
-    own_argv[0] = (char *)"moeplan profile show";
     moe_status status = MOE_USAGE;
-    if (argp_parse(&parser, argc, own_argv, 0, NULL, &given) == 0)
+    if (argp_parse(&parser, argc, argv, 0, NULL, &given) == 0)
         status = show(&given);
     talloc_free(given.diag);
     return status;

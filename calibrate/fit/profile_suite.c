@@ -12,7 +12,8 @@
 #include <string.h>
 #include <talloc.h>
 
-enum { RANKS_MAX = 1024, CHUNKS_MAX = 65536, POINTS_MIN = 16 };
+/* A sample repeats its matrix, in one line of at most 1 MiB (calibrate/SAMPLES.md): 256^2 numbers fit. */
+enum { RANKS_MAX = 256, CHUNKS_MAX = 65536, POINTS_MIN = 16 };
 
 typedef struct suite_arguments {
     const char *names[2 * MOE_SUITE_SOURCES_MAX]; /* as given */
@@ -201,7 +202,7 @@ static moe_status write_suite(const suite_arguments *given, const moe_suite_poin
     }
     moe_output *output = moe_output_open(given->diag, given->output, given->diag);
     if (!output)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     moe_suite_points_write(suite, given->title, moe_output_stream(output));
     moe_status status = moe_output_commit(output, given->diag);
     if (status == MOE_OK)
@@ -226,7 +227,7 @@ static const struct argp_option options[] = {
     {"output", 'o', "FILE", 0, "Write there, whole or not at all, instead of to standard output",
      0},
     {"tokens", KEY_TOKENS, "N", 0, "Tokens of one device in one dispatch (default: 4096)", 0},
-    {"ranks", KEY_RANKS, "N", 0, "Ranks of collectives (default: 8; 1: none)", 0},
+    {"ranks", KEY_RANKS, "N", 0, "Ranks of collectives, at most 256 (default: 8; 1: none)", 0},
     {"dtype", KEY_DTYPE, "TYPE", 0, "fp32, bf16 (default), fp16 or fp8: of matrix products", 0},
     {"points", KEY_POINTS, "N", 0, "At most so many GEMMs on the grid (default: 2000)", 0},
     {"rows", KEY_ROWS, "N", 0, "At most so many rows in one kernel (default: 131072)", 0},
@@ -254,16 +255,11 @@ static int64_t parse_integer(const char *option, const char *text, int64_t low, 
 
 static void parse_dtype(suite_arguments *given, const char *text, struct argp_state *state)
 {
-    static const char *const names[] = {"fp32", "bf16", "fp16", "fp8"};
-    static const double bytes[] = {4, 2, 2, 1};
-    given->options.dtype = NULL;
-    for (int i = 0; i < 4; i++)
-        if (strcmp(text, names[i]) == 0) {
-            given->options.dtype = names[i];
-            given->options.value_bytes = bytes[i];
-        }
+    given->options.dtype = moe_sample_dtype(text);
     if (!given->options.dtype)
         argp_error(state, "--dtype is \"%s\"; expected fp32, bf16, fp16 or fp8", text);
+    else
+        given->options.value_bytes = moe_sample_dtype_bytes(text);
 }
 
 static void parse_memory(suite_arguments *given, const char *text, struct argp_state *state)
@@ -364,10 +360,8 @@ int moe_profile_suite_command(int argc, char **argv)
                                          .chunk_counts = {1, 2, 4, 8, 16},
                                          .chunk_count_count = 5},
                              .diag = moe_diag_create(NULL, stderr)};
-    char **own_argv = moe_need(talloc_memdup(given.diag, argv, ((size_t)argc + 1) * sizeof *argv));
-    own_argv[0] = (char *)"moeplan profile suite";
     moe_status status = MOE_USAGE;
-    if (argp_parse(&parser, argc, own_argv, 0, NULL, &given) == 0)
+    if (argp_parse(&parser, argc, argv, 0, NULL, &given) == 0)
         status = read_input(&given) ? write_suite(&given, make_suite(&given)) : MOE_BAD_INPUT;
     talloc_free(given.diag);
     return status;

@@ -304,28 +304,19 @@ static void put_document(const moe_table *table, const void *root, const absent_
 
 /* ---- profiles and clusters ------------------------------------------------------------------- */
 
-static bool is_there(const moe_compute_curve *curve)
-{
-    return curve->flop_efficiency > 0 || curve->efficiency.count > 0;
-}
-
 void moe_profile_write(const moe_profile *profile, const char *comment, FILE *stream)
 {
-    absent_map absent[5 + MOE_COLLECTIVE_KINDS + MOE_COPY_KINDS + 1] = {{NULL, NULL}};
+    absent_map absent[2 + MOE_PHASES + MOE_COLLECTIVE_KINDS + MOE_COPY_KINDS + 1] = {{NULL, NULL}};
     size_t count = 0;
     bool any_copy = false;
     if (profile->gemm.utilisation.count == 0)
         absent[count++] = (absent_map){"gemm", &profile->gemm};
-    if (!is_there(&profile->attention))
+    if (!moe_profile_has_attention(profile))
         absent[count++] = (absent_map){"attention", &profile->attention};
-    if (!is_there(&profile->experts[MOE_INPUT_GRADIENT]))
-        absent[count++] =
-            (absent_map){"experts_input_gradient", &profile->experts[MOE_INPUT_GRADIENT]};
-    if (!is_there(&profile->experts[MOE_WEIGHT_GRADIENT]))
-        absent[count++] =
-            (absent_map){"experts_weight_gradient", &profile->experts[MOE_WEIGHT_GRADIENT]};
-    if (!is_there(&profile->experts[MOE_SERVING]))
-        absent[count++] = (absent_map){"experts_serving", &profile->experts[MOE_SERVING]};
+    for (int phase = MOE_FORWARD + 1; phase < MOE_PHASES; phase++) {
+        if (!moe_profile_has_phase(profile, (moe_phase)phase))
+            absent[count++] = (absent_map){moe_expert_curve_names[phase], &profile->experts[phase]};
+    }
     for (int kind = 0; kind < MOE_COLLECTIVE_KINDS; kind++) {
         if (!moe_profile_has(profile, (moe_collective_kind)kind))
             absent[count++] = (absent_map){moe_collective_names[kind], &profile->collectives[kind]};

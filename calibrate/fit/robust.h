@@ -56,9 +56,9 @@ static inline bool moe_fit_is_left_out(const moe_least_squares *problem, size_t 
  *
  * x ascending, y > 0. A point is judged by what its neighbours say of it, in logarithms: between them, on from
  * the two before it, back from the two behind it (slopes kept to 0 ... 1.2); the nearest of the three counts, so that
- * a step (a protocol switch) is none, and neither is a bend from a plateau into a slope. One further off than 4 deviations of all points and than 20 % is drawn to
- * that, to (limit / distance)^3 of its distance; at an end, where neighbours stand on one side only, the limit is
- * twice as far. */
+ * a step (a protocol switch) is none, and neither is a bend from a plateau into a slope. One further off than
+ * 4 deviations of all points and than 20 % is drawn to that, to (limit / distance)^3 of its distance; at an end,
+ * where neighbours stand on one side only, the limit is twice as far. */
 void moe_fit_tame(const double *x, double *y, size_t count);
 
 /* --- straight pieces --------------------------------------------------------------------------------

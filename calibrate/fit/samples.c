@@ -8,6 +8,23 @@ const char *const moe_sample_kind_names[] = {
     "gemm", "experts",    "permute",      "gate",    "attention", "norm", "adam",
     "head", "collective", "interference", "sharing", "launch",    "copy", NULL};
 
+const char *const moe_sample_dtype_names[] = {"fp32", "bf16", "fp16", "fp8", NULL};
+
+const char *moe_sample_dtype(const char *text)
+{
+    for (const char *const *name = moe_sample_dtype_names; *name != NULL; name++) {
+        if (strcmp(*name, text) == 0)
+            return *name;
+    }
+    return NULL;
+}
+
+double moe_sample_dtype_bytes(const char *dtype)
+{
+    bool byte = strcmp(dtype, "fp8") == 0 || strcmp(dtype, "int8") == 0;
+    return strcmp(dtype, "fp32") == 0 ? 4 : byte ? 1 : 2;
+}
+
 moe_samples *moe_samples_create(void *owner)
 {
     return moe_need(talloc_zero(owner, moe_samples));

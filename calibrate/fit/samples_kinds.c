@@ -12,26 +12,9 @@
 #include "calibrate/fit/robust.h"
 #include "configs/base/memory.h"
 #include <math.h>
-#include <string.h>
 #include <talloc.h>
 
 #define SIZE_MOST MOE_SAMPLE_SIZE_MOST
-
-static const struct dtype {
-    const char *name;
-    double bytes;
-} dtypes[] = {{"fp32", 4}, {"bf16", 2}, {"fp16", 2}, {"fp8", 1}};
-
-double moe_sample_dtype_bytes(const char *text, const char **name)
-{
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (strcmp(text, dtypes[i].name) == 0) {
-            *name = dtypes[i].name;
-            return dtypes[i].bytes;
-        }
-    }
-    return 0;
-}
 
 /* Whole numbers of 1 to 2^40, one after another; false at the first that is none. */
 typedef struct sized {
@@ -53,14 +36,16 @@ static bool read_sizes(const moe_record_reader *reader, const json_t *record, co
     read_sizes(reader, record, (const sized[]){__VA_ARGS__},                                       \
                sizeof((const sized[]){__VA_ARGS__}) / sizeof(sized))
 
+/* The name as static text in the sample; bytes of a value in *bytes. */
 static bool read_dtype(const moe_record_reader *reader, const json_t *record, moe_sample *sample,
                        double *bytes)
 {
-    static const char *const names[] = {"fp32", "bf16", "fp16", "fp8", NULL};
-    int chosen = moe_record_choice(reader, (moe_member){record, "dtype", "dtype"}, names);
+    int chosen =
+        moe_record_choice(reader, (moe_member){record, "dtype", "dtype"}, moe_sample_dtype_names);
     if (chosen < 0)
         return false;
-    *bytes = moe_sample_dtype_bytes(names[chosen], &sample->dtype);
+    sample->dtype = moe_sample_dtype_names[chosen];
+    *bytes = moe_sample_dtype_bytes(sample->dtype);
     return true;
 }
 
@@ -102,14 +87,10 @@ static bool read_rows(const moe_record_reader *reader, const json_t *record, moe
     return true;
 }
 
-const char *const moe_sample_phase_names[] = {"forward", "input_gradient", "weight_gradient",
-                                              "serving", NULL};
-
 static bool read_experts(const moe_record_reader *reader, const json_t *record, moe_sample *sample)
 {
     double bytes = 0;
-    int phase = moe_record_choice(reader, (moe_member){record, "phase", "phase"},
-                                  moe_sample_phase_names);
+    int phase = moe_record_choice(reader, (moe_member){record, "phase", "phase"}, moe_phase_names);
     sample->phase = phase < 0 ? MOE_FORWARD : (moe_phase)phase;
     bool fine = phase >= 0;
     fine &= read_dtype(reader, record, sample, &bytes);

@@ -144,6 +144,13 @@ static void refuse_mixture(const moe_record_reader *reader, const char *digest)
                       digest, reader->samples->machine.digest);
 }
 
+/* What an importer wrote stays imported. */
+static int read_origin(const json_t *machine)
+{
+    const char *backend = json_string_value(json_object_get(machine, "backend"));
+    return backend != NULL && strcmp(backend, "imported") == 0 ? MOE_IMPORTED : MOE_MEASURED;
+}
+
 static void read_machine(file_reader *file, const json_t *record)
 {
     moe_record_reader *reader = &file->record;
@@ -163,7 +170,7 @@ static void read_machine(file_reader *file, const json_t *record)
     read_link(reader, record, "nic", &machine->nic_bytes_per_s, &machine->nic_latency_s,
               &machine->nic_per_device);
     machine->nominal = is_nominal(record);
-    machine->origin = MOE_MEASURED;
+    machine->origin = read_origin(record);
     describe_machine(reader, record, machine);
     if (digest != NULL)
         machine->digest = moe_need(talloc_strdup(reader->samples, digest));

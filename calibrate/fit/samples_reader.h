@@ -61,7 +61,4 @@ double *moe_record_times(const moe_record_reader *reader, moe_member member, siz
 bool moe_sample_read_kind(const moe_record_reader *reader, const json_t *record,
                           moe_sample *sample);
 
-/* Bytes of a value of "bf16", ...; 0: unknown. The name as static text in *name. */
-double moe_sample_dtype_bytes(const char *text, const char **name);
-
 #endif

@@ -76,34 +76,33 @@ static bool check_number(const moe_record_reader *reader, moe_member member, con
     return false;
 }
 
-bool moe_record_number(const moe_record_reader *reader, moe_member member, double low, double high,
-                       bool required, double *value)
+static bool read_number(const moe_record_reader *reader, moe_member member, bool whole, double low,
+                        double high, bool required, double *value)
 {
     bool fine;
     const json_t *found = find(reader, member, required, &fine);
     if (found == NULL)
         return fine;
-    if (!check_number(reader, member, found, "a number", low, high))
+    if (!check_number(reader, member, found, whole ? "a whole number" : "a number", low, high))
         return false;
     *value = json_number_value(found);
-    return true;
+    if (!whole || *value == floor(*value))
+        return true;
+    moe_record_refuse(reader, member.key, "\"%s\" is %.9g; expected a whole number", member.path,
+                      *value);
+    return false;
+}
+
+bool moe_record_number(const moe_record_reader *reader, moe_member member, double low, double high,
+                       bool required, double *value)
+{
+    return read_number(reader, member, false, low, high, required, value);
 }
 
 bool moe_record_count(const moe_record_reader *reader, moe_member member, double low, double high,
                       bool required, double *value)
 {
-    bool fine;
-    const json_t *found = find(reader, member, required, &fine);
-    if (found == NULL)
-        return fine;
-    if (!check_number(reader, member, found, "a whole number", low, high))
-        return false;
-    *value = json_number_value(found);
-    if (*value == floor(*value))
-        return true;
-    moe_record_refuse(reader, member.key, "\"%s\" is %.9g; expected a whole number", member.path,
-                      *value);
-    return false;
+    return read_number(reader, member, true, low, high, required, value);
 }
 
 bool moe_record_flag(const moe_record_reader *reader, moe_member member, bool *value)

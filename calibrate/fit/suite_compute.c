@@ -1,12 +1,10 @@
 /* What a device computes but for experts: GEMMs, and the parts that have kernels of their own. */
 #include "calibrate/fit/suite_make.h"
 
-#include "configs/base/memory.h"
 #include "models/network_gemm.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <talloc.h>
 
 /* --- the grid of GEMMs ---------------------------------------------------------------------------- */
 

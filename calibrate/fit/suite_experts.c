@@ -5,7 +5,6 @@
 #include "traces/counts.h"
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 
 static const char *const phases[] = {"forward", "input_gradient", "weight_gradient", NULL};

@@ -65,14 +65,6 @@ void moe_suite_points_add(moe_suite_points *suite, moe_sample_kind kind, json_t 
     json_array_append_new(suite->points[kind], whole);
 }
 
-size_t moe_suite_points_count(const moe_suite_points *suite)
-{
-    size_t count = 0;
-    for (int kind = 0; kind < MOE_SAMPLE_KINDS; kind++)
-        count += suite->tallies[kind].points;
-    return count;
-}
-
 static void write_name(const char *name, FILE *stream)
 {
     json_t *text = json_string(name);

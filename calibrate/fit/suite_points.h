@@ -34,8 +34,6 @@ moe_suite_points *moe_suite_points_create(void *owner, double limit_bytes);
 void moe_suite_points_add(moe_suite_points *suite, moe_sample_kind kind, json_t *point,
                           double bytes, double flop);
 
-size_t moe_suite_points_count(const moe_suite_points *suite);
-
 /* The suite as JSON, one point a line. */
 void moe_suite_points_write(const moe_suite_points *suite, const char *name, FILE *stream);
 

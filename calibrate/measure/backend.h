@@ -11,9 +11,9 @@
 #include "calibrate/measure/point.h"
 
 typedef struct moecal_world {
-    int rank;             /* of this process: 0 writes */
+    int rank; /* of this process: 0 writes */
     int processes;
-    int ranks;            /* devices of all processes */
+    int ranks; /* devices of all processes */
     int hosts;
     int devices_per_host;
 } moecal_world;

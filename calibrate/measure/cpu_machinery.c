@@ -142,8 +142,7 @@ static int temporary_file(char *error, size_t error_size)
     snprintf(path, sizeof path, "%.4000s/moecal-XXXXXX", temporary_folder());
     int file = mkostemp(path, O_CLOEXEC);
     if (file < 0)
-        snprintf(error, error_size, "no file in %.200s: %s", temporary_folder(),
-                 strerror(errno));
+        snprintf(error, error_size, "no file in %.200s: %s", temporary_folder(), strerror(errno));
     else
         unlink(path);
     return file;

@@ -177,7 +177,7 @@ static void model_free(moecal_step_model *model)
 }
 
 /* Whether there is memory on all ranks. */
-static bool model_create(moecal_step_model *model, const limits *most)
+static bool model_create(moecal_step_model *model, const limits *most, const moecal_world *world)
 {
     const moecal_step_plan *plan = model->plan;
     stretch counted = {0};
@@ -187,7 +187,7 @@ static bool model_create(moecal_step_model *model, const limits *most)
     model->targets = zeros(plan->tokens, sizeof *model->targets);
     model->gathered = zeros(plan->ranks * plan->experts, sizeof *model->gathered);
     place_all(model, &counted, most);
-    int had = counted.used < (int64_t)1 << 33 &&
+    int had = counted.used <= moecal_cpu_free_values(world) &&
               (model->memory = aligned_alloc(64, (size_t)counted.used * sizeof(float))) != NULL;
     MPI_Allreduce(MPI_IN_PLACE, &had, 1, MPI_INT, MPI_MIN, model->comm);
     if (!had)
@@ -492,7 +492,7 @@ static int run_plan(moecal_cpu *cpu, const moecal_step_plan *plan, const char *o
     moecal_step_model model = {.plan = plan, .comm = cpu->comm, .rank = cpu->world.rank};
     limits most = limits_of(plan, routes);
     int status = 1;
-    if (model_create(&model, &most))
+    if (model_create(&model, &most, &cpu->world))
         status = run_model(&model, routes, digest, output);
     else if (model.rank == 0)
         fprintf(stderr, "moecal: error: not enough memory for this step\n");

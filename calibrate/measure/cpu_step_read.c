@@ -72,8 +72,27 @@ static void check_multiple(reader *in, const char *name, int64_t value, const ch
              unit);
 }
 
+/* What a call of MPI moves is counted in ints: should every token go to one rank, and dense gradients. */
+static void check_sizes(reader *in, const moecal_step_plan *plan)
+{
+    int64_t routed = plan->ranks * plan->tokens * plan->top_k * plan->hidden;
+    int64_t layer = plan->hidden * (4 * plan->hidden + plan->experts);
+    int64_t table = plan->hidden * plan->vocabulary;
+    if (routed > INT32_MAX)
+        fail(in, "ranks * tokens * top_k * hidden is %" PRId64 ", expected at most %d", routed,
+             INT32_MAX);
+    if (layer > INT32_MAX || table > INT32_MAX)
+        fail(in,
+             "a layer, or the vocabulary, has %" PRId64 " dense parameters, expected at most %d",
+             layer > table ? layer : table, INT32_MAX);
+    if (plan->layers * plan->ranks * plan->experts > MOST_BYTES / 2)
+        fail(in, "layers * ranks * experts is %" PRId64 ": more counts than a file holds",
+             plan->layers * plan->ranks * plan->experts);
+}
+
 static void check_network(reader *in, const moecal_step_plan *plan)
 {
+    check_sizes(in, plan);
     check_multiple(in, "hidden", plan->hidden, "heads", plan->heads);
     check_multiple(in, "heads", plan->heads, "kv_heads", plan->kv_heads);
     check_multiple(in, "experts", plan->experts, "ranks", plan->ranks);

@@ -22,7 +22,8 @@ static void on_signal(int number)
 }
 
 /* The first one lets the point under way end; the second one kills. What nohup or a shell's `&` had
- * ignored stays so. */
+ * ignored stays so; a library that MPICH loads (UCX) takes SIGHUP before main, ignored or not, so a
+ * handler that is there already is left alone too. */
 static void catch_signals(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
@@ -31,7 +32,7 @@ static void catch_signals(void)
     sigemptyset(&action.sa_mask);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         struct sigaction before;
-        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
             sigaction(numbers[i], &action, NULL);
     }
 }
@@ -298,6 +299,7 @@ int main(int argc, char **argv)
     if (options.dry_run)
         return close_output(dry_run(&options));
     end_silence(kept);
-    catch_signals();
+    if (!options.step) /* of a step, nothing is kept before its end */
+        catch_signals();
     return close_output(run_with_device(&options));
 }

@@ -31,12 +31,24 @@ typedef enum moecal_kind {
 } moecal_kind;
 extern const char *const moecal_kind_names[]; /* "gemm", ...; NULL-terminated */
 
-typedef enum moecal_dtype { MOECAL_FP32, MOECAL_BF16, MOECAL_FP16, MOECAL_FP8, MOECAL_DTYPES } moecal_dtype;
+typedef enum moecal_dtype {
+    MOECAL_FP32,
+    MOECAL_BF16,
+    MOECAL_FP16,
+    MOECAL_FP8,
+    MOECAL_DTYPES
+} moecal_dtype;
 extern const char *const moecal_dtype_names[];
 double moecal_dtype_bytes(moecal_dtype dtype);
 
-typedef enum moecal_phase { MOECAL_FORWARD, MOECAL_INPUT_GRADIENT, MOECAL_WEIGHT_GRADIENT, MOECAL_BACKWARD } moecal_phase;
-extern const char *const moecal_phase_names[]; /* "forward", "input_gradient", "weight_gradient", "backward" */
+typedef enum moecal_phase {
+    MOECAL_FORWARD,
+    MOECAL_INPUT_GRADIENT,
+    MOECAL_WEIGHT_GRADIENT,
+    MOECAL_BACKWARD
+} moecal_phase;
+extern const char
+    *const moecal_phase_names[]; /* "forward", "input_gradient", "weight_gradient", "backward" */
 
 typedef enum moecal_collective {
     MOECAL_ALL_TO_ALL,
@@ -64,8 +76,8 @@ typedef struct moecal_chunk {
 
 typedef struct moecal_exchange {
     moecal_collective collective;
-    int64_t bytes;       /* per rank, as nccl-tests counts */
-    int64_t *matrix;     /* [ranks][ranks] bytes, or NULL: uniform */
+    int64_t bytes;   /* per rank, as nccl-tests counts */
+    int64_t *matrix; /* [ranks][ranks] bytes, or NULL: uniform */
     int matrix_ranks;
     moecal_chunk *chunks; /* broadcast, reduce; or NULL: one chunk of `bytes` from rank 0 to all */
     int chunk_count;
@@ -77,24 +89,24 @@ typedef struct moecal_point {
     moecal_dtype dtype;
     int ranks; /* 0: all (collectives), 1 (everything else) */
     char id[160];
-    moecal_gemm gemm;      /* GEMM; INTERFERENCE's computation */
-    moecal_phase phase;    /* EXPERTS, ATTENTION */
+    moecal_gemm gemm;   /* GEMM; INTERFERENCE's computation */
+    moecal_phase phase; /* EXPERTS, ATTENTION */
     int64_t hidden, ffn;
     bool gated, grouped;
-    int64_t *rows; /* [experts] EXPERTS */
-    int experts;   /* EXPERTS, GATE */
+    int64_t *rows;            /* [experts] EXPERTS */
+    int experts;              /* EXPERTS, GATE */
     const char *distribution; /* static text */
     int64_t tokens, top_k, vocabulary, parameters;
     int64_t sequences, sequence, heads, kv_heads, head_dim;
     bool causal;
-    moecal_exchange first; /* COLLECTIVE, INTERFERENCE, SHARING */
+    moecal_exchange first;  /* COLLECTIVE, INTERFERENCE, SHARING */
     moecal_exchange second; /* SHARING */
-    double sm_share;       /* INTERFERENCE; 0: not limited */
-    int mode;              /* LAUNCH: 0 stream, 1 graph, 2 sync */
+    double sm_share;        /* INTERFERENCE; 0: not limited */
+    int mode;               /* LAUNCH: 0 stream, 1 graph, 2 sync */
     int64_t kernels;
-    int direction;         /* COPY: 0 host_to_device, 1 device_to_host, 2 storage_read, 3 storage_write */
+    int direction; /* COPY: 0 host_to_device, 1 device_to_host, 2 storage_read, 3 storage_write */
     bool pinned;
-    int64_t bytes;         /* COPY */
+    int64_t bytes; /* COPY */
 } moecal_point;
 
 /* NULL, and a message of one line in `error`, where the object is no sound point. */

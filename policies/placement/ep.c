@@ -68,16 +68,8 @@ static void *ep_create(void *owner, const moe_problem *problem, const void *tuna
                        moe_diag *diag)
 {
     const ep_tunables *own = tunables;
-    if (problem->network->experts % problem->layout.ep != 0) {
-        moe_where where = {0};
-        if (config != NULL && own != NULL)
-            where = moe_config_where(config, own);
-        moe_diag_error(diag, where,
-                       "%lld experts do not divide evenly among the %d devices of an EP group; "
-                       "expected parallel.ep to divide the experts of a layer",
-                       (long long)problem->network->experts, problem->layout.ep);
+    if (!moe_policy_divides_experts(problem, own, config, diag))
         return NULL;
-    }
     if (own != NULL && !check_redundant(problem, own, config, diag))
         return NULL;
     ep_state *state = talloc_zero(owner, ep_state);
@@ -92,9 +84,7 @@ static void ep_before_iteration(void *state, const moe_problem *problem, int64_t
                                 const moe_history *history, moe_decision *decision)
 {
     ep_state *own = state;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
     if (own->placed || own->redundant == 0 || moe_history_length(history) == 0)
         return;
     own->placed = true;

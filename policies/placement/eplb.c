@@ -34,7 +34,8 @@ static const moe_field eplb_fields[] = {
      .default_text = "0",
      .offset = offsetof(eplb_tunables, redundant_experts),
      .high = 65536,
-     .sentence = "Slots of a layer and EP group beyond one per expert; with the experts they must divide evenly "
+     .sentence = "Slots of a layer and EP group beyond one per expert; with the experts they must "
+                 "divide evenly "
                  "among the devices."},
     {.key = "groups",
      .type = MOE_FIELD_INTEGER,
@@ -42,13 +43,15 @@ static const moe_field eplb_fields[] = {
      .default_text = "0",
      .offset = offsetof(eplb_tunables, groups),
      .high = 65536,
-     .sentence = "Expert groups that are kept together on a host where they divide evenly among the hosts; 0: the "
+     .sentence = "Expert groups that are kept together on a host where they divide evenly among "
+                 "the hosts; 0: the "
                  "model's gate_groups."},
     {.key = "hierarchical",
      .type = MOE_FIELD_BOOL,
      .default_text = "true",
      .offset = offsetof(eplb_tunables, hierarchical),
-     .sentence = "Whether groups are packed onto hosts first; false: one pool of slots over all devices."},
+     .sentence =
+         "Whether groups are packed onto hosts first; false: one pool of slots over all devices."},
     {.key = "window",
      .type = MOE_FIELD_INTEGER,
      .dimension = MOE_COUNT,
@@ -70,8 +73,9 @@ static const moe_field eplb_fields[] = {
      .default_text = "20.5 ms",
      .offset = offsetof(eplb_tunables, planning_s),
      .high = 3600,
-     .sentence = "Host time of a placement per layer, on the critical path; the default is the published "
-                 "program's (1.19 s for 58 layers of 256 experts on 32 devices)."},
+     .sentence =
+         "Host time of a placement per layer, on the critical path; the default is the published "
+         "program's (1.19 s for 58 layers of 256 experts on 32 devices)."},
     {.key = NULL},
 };
 
@@ -166,7 +170,8 @@ static void write_layer(const eplb_state *state, int layer, int group, moe_place
 
 static void write_placement(const eplb_state *state, moe_placement *placement)
 {
-    size_t words = (size_t)placement->layers * (size_t)placement->experts * (size_t)placement->words;
+    size_t words =
+        (size_t)placement->layers * (size_t)placement->experts * (size_t)placement->words;
     memset(placement->copies, 0, words * sizeof *placement->copies);
     for (int layer = 0; layer < state->layers; layer++) {
         for (int group = 0; group < state->groups; group++)
@@ -257,9 +262,7 @@ static void eplb_before_iteration(void *own, const moe_problem *problem, int64_t
                                   const moe_history *history, moe_decision *decision)
 {
     eplb_state *state = own;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
     if (!is_due(state, iteration, history))
         return;
     state->placed = true;
@@ -267,8 +270,8 @@ static void eplb_before_iteration(void *own, const moe_problem *problem, int64_t
         for (int group = 0; group < state->groups; group++)
             balance_layer(state, layer, group, history, decision->arena);
     }
-    moe_placement *before = moe_placement_create(NULL, &problem->layout, state->layers,
-                                                 state->shape.experts);
+    moe_placement *before =
+        moe_placement_create(NULL, &problem->layout, state->layers, state->shape.experts);
     moe_placement_copy(before, decision->placement);
     write_placement(state, decision->placement);
     if (iteration > 0) {
@@ -337,27 +340,35 @@ static char *eplb_describe(void *owner, const void *own, const moe_problem *prob
     const eplb_state *state = own;
     (void)problem;
     bool packed = state->shape.groups % state->shape.nodes == 0 && state->shape.nodes > 1;
-    return moe_need(talloc_asprintf(
-        owner, "%d slots for %d experts on %d devices, %s", state->shape.slots,
-        state->shape.experts, state->shape.devices,
-        packed ? "groups packed onto hosts" : "one pool over all devices"));
+    return moe_need(
+        talloc_asprintf(owner, "%d slots for %d experts on %d devices, %s", state->shape.slots,
+                        state->shape.experts, state->shape.devices,
+                        packed ? "groups packed onto hosts" : "one pool over all devices"));
 }
 
 const moe_policy moe_policy_eplb = {
     .name = "eplb",
-    .sentence = "DeepSeek's Expert Parallelism Load Balancer: replicas of hot experts in extra slots, all slots "
+    .sentence = "DeepSeek's Expert Parallelism Load Balancer: replicas of hot experts in extra "
+                "slots, all slots "
                 "packed onto devices by load.",
-    .source = "deepseek-ai/EPLB @d52c72d (MIT), eplb.py; DeepSeek-V3 (arXiv 2412.19437), section 3.4",
-    .notes =
-        "For steps that serve. Until loads are known (at the start, if the trace's window begins later, else after "
-        "the first iteration) slots hold the experts in order and then the first ones again. Then, once or every "
-        "`interval` iterations, every layer is placed afresh from the mean loads of `window` iterations: "
-        "hierarchically where the expert groups divide evenly among the hosts of an EP group, else globally. Decisions "
-        "are made in 32-bit floats, as the published program makes them.\n"
-        "Charged: the program's host time (planning), and the parameters of every expert that a device did not "
-        "hold before, from its former owner; a placement made before the first iteration is loaded with the "
-        "parameters. A source's assignments of an expert split evenly over its replicas, two on one device "
-        "counting twice; a device keeps one copy of such an expert.\n",
+    .source =
+        "deepseek-ai/EPLB @d52c72d (MIT), eplb.py; DeepSeek-V3 (arXiv 2412.19437), section 3.4",
+    .notes = "For steps that serve. Until loads are known (at the start, if the trace's window "
+             "begins later, else after "
+             "the first iteration) slots hold the experts in order and then the first ones again. "
+             "Then, once or every "
+             "`interval` iterations, every layer is placed afresh from the mean loads of `window` "
+             "iterations: "
+             "hierarchically where the expert groups divide evenly among the hosts of an EP group, "
+             "else globally. Decisions "
+             "are made in 32-bit floats, as the published program makes them.\n"
+             "Charged: the program's host time (planning), and the parameters of every expert that "
+             "a device did not "
+             "hold before, from its former owner; a placement made before the first iteration is "
+             "loaded with the "
+             "parameters. A source's assignments of an expert split evenly over its replicas, two "
+             "on one device "
+             "counting twice; a device keeps one copy of such an expert.\n",
     .tunables = &eplb_table,
     .create = eplb_create,
     .before_iteration = eplb_before_iteration,

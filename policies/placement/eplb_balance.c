@@ -1,6 +1,5 @@
 #include "policies/placement/eplb_balance.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 
 /* One layer on its way: "mixed" numbers are experts in the order of the nodes that hold them. */

@@ -20,8 +20,8 @@
 
 typedef struct moe_eplb_shape {
     int experts;
-    int slots;   /* of all devices: experts and replicas */
-    int groups;  /* of experts */
+    int slots;  /* of all devices: experts and replicas */
+    int groups; /* of experts */
     int nodes;
     int devices;
 } moe_eplb_shape;

@@ -20,12 +20,14 @@ typedef struct fastermoe_tunables {
 /* The constants of the paper's performance model. */
 typedef struct fastermoe_state {
     const fastermoe_tunables *tunables;
-    double row_compute_s;  /* of one row in all phases: 3 * FLOP / (efficiency * peak); serving: 1 phase */
-    double row_exchange_s; /* of one row in all exchanges: 4 * token bytes / bandwidth; serving: 2 */
-    double shadow_s;       /* of one shadow: broadcast, and reduction of its gradient */
-    int *order;            /* [experts] scratch */
-    double *rows;          /* [ep] scratch */
-    double *loads;         /* [experts] scratch */
+    double
+        row_compute_s; /* of one row in all phases: 3 * FLOP / (efficiency * peak); serving: 1 phase */
+    double
+        row_exchange_s; /* of one row in all exchanges: 4 * token bytes / bandwidth; serving: 2 */
+    double shadow_s;    /* of one shadow: broadcast, and reduction of its gradient */
+    int *order;         /* [experts] scratch */
+    double *rows;       /* [ep] scratch */
+    double *loads;      /* [experts] scratch */
 } fastermoe_state;
 
 static const moe_field fastermoe_fields[] = {
@@ -34,8 +36,10 @@ static const moe_field fastermoe_fields[] = {
      .default_text = "paper",
      .choices = rule_names,
      .offset = offsetof(fastermoe_tunables, rule),
-     .sentence = "What a shadow is judged by: the paper's Algorithm 1 (rows of devices once shadowed experts are "
-                 "computed where their tokens are), or the released code's (loads of experts alone, a broadcast "
+     .sentence = "What a shadow is judged by: the paper's Algorithm 1 (rows of devices once "
+                 "shadowed experts are "
+                 "computed where their tokens are), or the released code's (loads of experts "
+                 "alone, a broadcast "
                  "and no reduction, the least loaded expert never shadowed)."},
     {.key = "compute_efficiency",
      .type = MOE_FIELD_REAL,
@@ -44,14 +48,16 @@ static const moe_field fastermoe_fields[] = {
      .offset = offsetof(fastermoe_tunables, compute_efficiency),
      .low = 1e-3,
      .high = 1,
-     .sentence = "Fraction of the device's peak that the policy's own model expects of GEMMs (the paper: 90 %)."},
+     .sentence = "Fraction of the device's peak that the policy's own model expects of GEMMs (the "
+                 "paper: 90 %)."},
     {.key = "bandwidth",
      .type = MOE_FIELD_REAL,
      .dimension = MOE_BANDWIDTH,
      .default_text = "0 GB/s",
      .offset = offsetof(fastermoe_tunables, bandwidth_bytes_per_s),
      .high = 1e15,
-     .sentence = "Bandwidth of a device's link in the policy's own model; 0: its part of the NICs where a group spans "
+     .sentence = "Bandwidth of a device's link in the policy's own model; 0: its part of the NICs "
+                 "where a group spans "
                  "hosts, else its link within the host."},
     {.key = "planning",
      .type = MOE_FIELD_REAL,
@@ -59,7 +65,8 @@ static const moe_field fastermoe_fields[] = {
      .default_text = "100 us",
      .offset = offsetof(fastermoe_tunables, planning_s),
      .high = 3600,
-     .sentence = "Host time of a decision, after every gate (assumed: the paper does not state it)."},
+     .sentence =
+         "Host time of a decision, after every gate (assumed: the paper does not state it)."},
     {.key = NULL},
 };
 
@@ -100,8 +107,7 @@ static void set_constants(fastermoe_state *state, const moe_problem *problem)
     double flop = moe_step_expert_shape(network, MOE_FORWARD).flop_per_row;
     double peak = problem->cluster->spec->device.peak_flop_per_s;
     double copies = state->tunables->rule == FASTERMOE_PAPER && !serves ? 2 : 1;
-    state->row_compute_s =
-        (serves ? 1 : 3) * flop / (state->tunables->compute_efficiency * peak);
+    state->row_compute_s = (serves ? 1 : 3) * flop / (state->tunables->compute_efficiency * peak);
     state->row_exchange_s = (serves ? 2 : 4) * moe_network_token_bytes(network) / rate;
     state->shadow_s = copies * moe_network_expert_bytes(network) / rate;
 }
@@ -111,14 +117,8 @@ static void *fastermoe_create(void *owner, const moe_problem *problem, const voi
                               const moe_config *config, moe_diag *diag)
 {
     size_t experts = (size_t)problem->network->experts;
-    if (problem->network->experts % problem->layout.ep != 0) {
-        moe_where where = config != NULL ? moe_config_where(config, tunables) : (moe_where){0};
-        moe_diag_error(diag, where,
-                       "%lld experts do not divide evenly among the %d devices of an EP group; "
-                       "expected parallel.ep to divide the experts of a layer",
-                       (long long)problem->network->experts, problem->layout.ep);
+    if (!moe_policy_divides_experts(problem, tunables, config, diag))
         return NULL;
-    }
     fastermoe_state *state = moe_need(talloc_zero(owner, fastermoe_state));
     state->tunables = tunables;
     state->order = moe_need(talloc_array(state, int, experts));
@@ -137,9 +137,7 @@ static void fastermoe_before_iteration(void *own, const moe_problem *problem, in
     (void)problem;
     (void)iteration;
     (void)history;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
 }
 
 /* --- which experts to shadow ------------------------------------------------------------------ */
@@ -295,21 +293,31 @@ static char *fastermoe_describe(void *owner, const void *own, const moe_problem 
 
 const moe_policy moe_policy_fastermoe = {
     .name = "fastermoe",
-    .sentence = "FasterMoE's dynamic shadowing: after each gate the hottest experts are broadcast to all devices, "
+    .sentence = "FasterMoE's dynamic shadowing: after each gate the hottest experts are broadcast "
+                "to all devices, "
                 "where their tokens stay, as long as a model says that it pays.",
-    .source = "FasterMoE (He et al., PPoPP 2022), section 4.1, Eq. 8 and Algorithm 1; laekov/fastmoe, "
-              "fmoe/fastermoe/shadow_policy.py (Apache-2.0)",
-    .notes =
-        "Owners as under ep. After every gate, per EP group: experts by falling load are shadowed one by one while "
-        "the policy's own performance model gets faster; it stops at the first that does not. Model of the paper: "
-        "without shadows the fullest device's rows times (computation of three phases and four exchanges of a row); "
-        "with r shadows the fullest device's rows, shadowed ones counted where their tokens are, times computation, "
-        "and r times the expert's bytes broadcast and reduced. That formula has no exchange once there is a shadow, so it "
-        "shadows even where nobody is hotter, which then costs more than it gains. The released rule looks at loads of experts alone.\n"
-        "Charged: the decision (planning), the broadcast between gate and dispatch, the reduction of gradients before "
-        "the layer's backward pass goes on; both fully exposed. Shadows are dropped after the layer's backward pass, "
-        "and the optimizer stays with the owner. Smart scheduling (pipelined sub-exchanges) and the "
-        "topology-aware gate, which changes the routing, are not modelled.\n",
+    .source =
+        "FasterMoE (He et al., PPoPP 2022), section 4.1, Eq. 8 and Algorithm 1; laekov/fastmoe, "
+        "fmoe/fastermoe/shadow_policy.py (Apache-2.0)",
+    .notes = "Owners as under ep. After every gate, per EP group: experts by falling load are "
+             "shadowed one by one while "
+             "the policy's own performance model gets faster; it stops at the first that does not. "
+             "Model of the paper: "
+             "without shadows the fullest device's rows times (computation of three phases and "
+             "four exchanges of a row); "
+             "with r shadows the fullest device's rows, shadowed ones counted where their tokens "
+             "are, times computation, "
+             "and r times the expert's bytes broadcast and reduced. That formula has no exchange "
+             "once there is a shadow, so it "
+             "shadows even where nobody is hotter, which then costs more than it gains. The "
+             "released rule looks at loads of experts alone.\n"
+             "Charged: the decision (planning), the broadcast between gate and dispatch, the "
+             "reduction of gradients before "
+             "the layer's backward pass goes on; both fully exposed. Shadows are dropped after the "
+             "layer's backward pass, "
+             "and the optimizer stays with the owner. Smart scheduling (pipelined sub-exchanges) "
+             "and the "
+             "topology-aware gate, which changes the routing, are not modelled.\n",
     .tunables = &fastermoe_table,
     .create = fastermoe_create,
     .before_iteration = fastermoe_before_iteration,

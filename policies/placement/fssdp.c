@@ -225,9 +225,7 @@ static void fssdp_before_iteration(void *state, const moe_problem *problem, int6
                                    const moe_history *history, moe_decision *decision)
 {
     moe_fssdp *own = state;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
     /* Before anything changes: the placement still is that of the iteration to be measured. The run's first has
      * none before it; what a history from before the run cost in memory is not known. */
     if (iteration > 0 && moe_history_length(history) > 0)

@@ -21,9 +21,7 @@ static void planned_before_iteration(void *state, const moe_problem *problem, in
     (void)problem;
     (void)iteration;
     (void)history;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
     moe_placement_copy(decision->placement, own->plan->placement);
 }
 

@@ -6,7 +6,10 @@
 #include "configs/base/memory.h"
 #include <talloc.h>
 
-typedef enum smartmoe_state_moved { SMARTMOE_WITH_OPTIMIZER, SMARTMOE_PARAMETERS } smartmoe_state_moved;
+typedef enum smartmoe_state_moved {
+    SMARTMOE_WITH_OPTIMIZER,
+    SMARTMOE_PARAMETERS
+} smartmoe_state_moved;
 static const char *const moved_names[] = {"with_optimizer", "parameters", NULL};
 
 typedef struct smartmoe_tunables {
@@ -36,14 +39,17 @@ static const moe_field smartmoe_fields[] = {
      .offset = offsetof(smartmoe_tunables, window),
      .low = 1,
      .high = MOE_HISTORY_DEPTH,
-     .sentence = "Iterations before an exchange whose loads are averaged (the released code: the last two)."},
+     .sentence = "Iterations before an exchange whose loads are averaged (the released code: the "
+                 "last two)."},
     {.key = "moves",
      .type = MOE_FIELD_CHOICE,
      .default_text = "with_optimizer",
      .choices = moved_names,
      .offset = offsetof(smartmoe_tunables, moves),
-     .sentence = "What travels of an expert in training: parameters and optimizer state (as Hecate describes it), or "
-                 "parameters alone (as the released code does, which leaves the moments of Adam behind)."},
+     .sentence =
+         "What travels of an expert in training: parameters and optimizer state (as Hecate "
+         "describes it), or "
+         "parameters alone (as the released code does, which leaves the moments of Adam behind)."},
     {.key = "planning",
      .type = MOE_FIELD_REAL,
      .dimension = MOE_SECONDS,
@@ -65,14 +71,8 @@ static void *smartmoe_create(void *owner, const moe_problem *problem, const void
                              moe_schedule *schedule, moe_placement *initial,
                              const moe_config *config, moe_diag *diag)
 {
-    if (problem->network->experts % problem->layout.ep != 0) {
-        moe_where where = config != NULL ? moe_config_where(config, tunables) : (moe_where){0};
-        moe_diag_error(diag, where,
-                       "%lld experts do not divide evenly among the %d devices of an EP group; "
-                       "expected parallel.ep to divide the experts of a layer",
-                       (long long)problem->network->experts, problem->layout.ep);
+    if (!moe_policy_divides_experts(problem, tunables, config, diag))
         return NULL;
-    }
     smartmoe_state *state = moe_need(talloc_zero(owner, smartmoe_state));
     state->tunables = tunables;
     *schedule = (moe_schedule){.gathers_loads = true};
@@ -126,13 +126,15 @@ static void smartmoe_before_iteration(void *own, const moe_problem *problem, int
 {
     const smartmoe_state *state = own;
     const moe_placement *placement = decision->placement;
-    decision->moves = NULL;
-    decision->move_count = 0;
-    decision->planning_s = 0;
+    moe_decision_clear(decision);
     if (iteration % state->tunables->interval != 0 || moe_history_length(history) == 0)
         return;
-    size_t most = (size_t)placement->layers * (size_t)placement->groups * (size_t)placement->experts;
-    exchange x = {state, problem, history, decision,
+    size_t most =
+        (size_t)placement->layers * (size_t)placement->groups * (size_t)placement->experts;
+    exchange x = {state,
+                  problem,
+                  history,
+                  decision,
                   moe_arena_array(decision->arena, moe_transfer, most),
                   bytes_of_expert(state, problem)};
     for (int layer = 0; layer < placement->layers; layer++) {
@@ -155,18 +157,24 @@ static void smartmoe_dispatch(void *own, const moe_problem *problem, const moe_g
 
 const moe_policy moe_policy_smartmoe = {
     .name = "smartmoe",
-    .sentence = "SmartMoE's online part: every so many iterations experts change places so that the fullest device "
+    .sentence = "SmartMoE's online part: every so many iterations experts change places so that "
+                "the fullest device "
                 "has less to do; nothing is replicated.",
     .source = "SmartMoE (Zhai et al., USENIX ATC 2023), section 5, and its artifact",
-    .notes =
-        "Every `interval` iterations, per layer and EP group: experts by falling mean load of the last `window` "
-        "iterations, each to the least loaded device with a free slot, staying where it is among equals; taken only "
-        "if the fullest device has less than before. An expert hotter than a device's mean load is a floor that "
-        "no exchange removes.\n"
-        "Charged: the search (planning) and the exchange, point to point, before the step, nothing hidden; "
-        "`moves` says whether the optimizer state travels too. The first exchange can come in the first iteration, "
-        "if the trace's window begins later. The offline part (which mix of parallelisms) is not modelled; the "
-        "paper gets most of its gain there.\n",
+    .notes = "Every `interval` iterations, per layer and EP group: experts by falling mean load of "
+             "the last `window` "
+             "iterations, each to the least loaded device with a free slot, staying where it is "
+             "among equals; taken only "
+             "if the fullest device has less than before. An expert hotter than a device's mean "
+             "load is a floor that "
+             "no exchange removes.\n"
+             "Charged: the search (planning) and the exchange, point to point, before the step, "
+             "nothing hidden; "
+             "`moves` says whether the optimizer state travels too. The first exchange can come in "
+             "the first iteration, "
+             "if the trace's window begins later. The offline part (which mix of parallelisms) is "
+             "not modelled; the "
+             "paper gets most of its gain there.\n",
     .tunables = &smartmoe_table,
     .create = smartmoe_create,
     .before_iteration = smartmoe_before_iteration,

@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 
 enum { QUICK_EVERY = 16, GEMM_EVERY = 4, WORST_ROWS = 3, AXIS_MOST = 512 };

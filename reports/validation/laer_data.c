@@ -5,7 +5,6 @@
 #include "configs/base/memory.h"
 
 #include <math.h>
-#include <string.h>
 #include <talloc.h>
 #include <unistd.h>
 

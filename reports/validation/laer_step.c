@@ -153,8 +153,8 @@ typedef struct laer_run {
 } laer_run;
 
 /* NULL after a printed error. */
-static laer_run *run_open(const moe_laer_machine *machine, const moe_laer_model *model, bool by_profile,
-                          moe_diag *diag)
+static laer_run *run_open(const moe_laer_machine *machine, const moe_laer_model *model,
+                          bool by_profile, moe_diag *diag)
 {
     laer_run *run = moe_need(talloc_zero(NULL, laer_run));
     run->arena = moe_arena_create(run);

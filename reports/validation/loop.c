@@ -11,7 +11,6 @@
 #include <ftw.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,7 +41,7 @@ static moe_status write_with(const loop *in, const char *name,
 {
     moe_output *output = moe_output_open(in->diag, file(in, name), in->diag);
     if (!output)
-        return MOE_BAD_INPUT;
+        return MOE_INTERNAL;
     write(in, moe_output_stream(output));
     return moe_output_commit(output, in->diag);
 }

@@ -5,7 +5,6 @@
 #include "traces/mapping.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <talloc.h>
 
 enum { EXPERTS = MOE_LOOP_EXPERTS };

@@ -2,6 +2,7 @@
  * that skewed counts may give them. */
 #include "reports/validation/loop_case.h"
 
+#include "models/profile.h"
 #include <math.h>
 
 enum { EXPERTS = MOE_LOOP_EXPERTS };
@@ -44,13 +45,12 @@ static json_t *rows_of(int experts, double total, double exponent)
 
 static void add_expert(const moe_loop_case *of, json_t *points, double total, double exponent)
 {
-    static const char *const phases[] = {"forward", "input_gradient", "weight_gradient"};
     const int experts = EXPERTS / of->ranks;
-    for (int phase = 0; phase < LENGTH(phases); phase++)
+    for (int phase = MOE_FORWARD; phase <= MOE_WEIGHT_GRADIENT; phase++)
         push(points,
              json_pack("{s:s, s:s, s:i, s:i, s:b, s:o, s:s, s:b}", "kind", "experts", "phase",
-                       phases[phase], "hidden", of->hidden, "ffn", of->ffn, "gated", 0, "rows",
-                       rows_of(experts, total, exponent), "distribution",
+                       moe_phase_names[phase], "hidden", of->hidden, "ffn", of->ffn, "gated", 0,
+                       "rows", rows_of(experts, total, exponent), "distribution",
                        exponent > 0 ? "power_law" : "uniform", "grouped", 0));
 }
 

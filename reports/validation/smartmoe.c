@@ -1,8 +1,6 @@
 /* validate smartmoe: Figs. 11 and 13 of SmartMoE (Zhai et al., USENIX ATC 2023). */
 #include "reports/validation/smartmoe.h"
 
-#include <talloc.h>
-
 static void explain_machines(moe_validation_outcome *outcome)
 {
     moe_validation_note(outcome, "Fig. 11 ran on eight A100-80, hidden 2048: so says the script "

@@ -6,7 +6,6 @@
 #include "policies/policy.h"
 #include "sim/engine.h"
 #include <math.h>
-#include <string.h>
 #include <talloc.h>
 
 /* The artifact's benchmark maps every assignment by a Python function on the host. One call takes 54 ns in PyTorch

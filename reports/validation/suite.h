@@ -29,7 +29,7 @@ typedef struct moe_comparison {
 /* A group's goal: "fig11, nothing fitted": MAPE at most 0.09. */
 typedef struct moe_validation_goal {
     const char *group;
-    double limit;        /* of the MAPE, or of the median where `median` */
+    double limit; /* of the MAPE, or of the median where `median` */
     bool median;
     const char *because; /* where the goal comes from */
 } moe_validation_goal;
@@ -74,7 +74,7 @@ __attribute__((format(printf, 2, 3))) void moe_validation_skip(moe_validation_ou
 const char *moe_validation_skipped(const moe_validation_outcome *outcome);
 /* The path of a file of the data folder ("measured/laer/token.csv"), owned by the outcome; NULL where it
  * cannot be read: then the suite has been skipped, with that reason. */
-const char *moe_validation_file(moe_validation_outcome *outcome, const moe_validation_options *options,
-                                const char *name);
+const char *moe_validation_file(moe_validation_outcome *outcome,
+                                const moe_validation_options *options, const char *name);
 
 #endif

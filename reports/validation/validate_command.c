@@ -1,6 +1,7 @@
 #include "reports/validation/validate_command.h"
 
 #include "configs/base/memory.h"
+#include "configs/base/output.h"
 #include "reports/validation/validation.h"
 #include <argp.h>
 #include <stdlib.h>
@@ -171,6 +172,9 @@ static moe_status run_suite(const validate_arguments *given, const moe_validatio
 /* Every suite runs, whatever happened to the one before; the first failure is the answer. */
 static moe_status run_suites(const validate_arguments *given)
 {
+    /* Known now, not after minutes of measuring. */
+    if (given->options.folder && moe_folder_create(given->options.folder, given->diag) != MOE_OK)
+        return MOE_INTERNAL;
     json_t *all = json_array();
     moe_status status = MOE_OK;
     bool first = true;
