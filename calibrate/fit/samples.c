@@ -21,7 +21,7 @@ const char *moe_sample_dtype(const char *text)
 
 double moe_sample_dtype_bytes(const char *dtype)
 {
-    bool byte = strcmp(dtype, "fp8") == 0 || strcmp(dtype, "int8") == 0;
+    bool byte = strncmp(dtype, "fp8", strlen("fp8")) == 0 || strcmp(dtype, "int8") == 0;
     return strcmp(dtype, "fp32") == 0 ? 4 : byte ? 1 : 2;
 }
 

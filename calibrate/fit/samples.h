@@ -111,7 +111,7 @@ moe_samples *moe_samples_parse(void *owner, const char *name, const char *text, 
 
 /* The name as static text; NULL: none of moe_sample_dtype_names. */
 const char *moe_sample_dtype(const char *text);
-/* Bytes of a value; published tables name int8 too. */
+/* Bytes of a value; published tables name int8 too, and fp8 with block scales ("fp8_block"), which are not counted. */
 double moe_sample_dtype_bytes(const char *dtype);
 
 /* For importers: an empty set; an appended copy of `sample` (its rows, matrix and chunks are copied). */
