@@ -78,7 +78,8 @@ static void print_version(void)
     printf("\npolicies ");
     for (const moe_policy *const *policy = moe_policies; *policy; policy++)
         printf(" %s", (*policy)->name);
-    printf("\nSimGrid   %s\nmeasuring %s\n", MOEPLAN_SIMGRID_VERSION, MOEPLAN_MEASURING);
+    printf("\nSimGrid   %s\nCUDA      %s\nCPU       %s\n", MOEPLAN_SIMGRID_VERSION, MOEPLAN_CUDA,
+           MOEPLAN_CPU);
 }
 
 static int refuse(const char *wrong)
