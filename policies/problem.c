@@ -1,5 +1,7 @@
 #include "policies/problem.h"
 
+#include "models/cluster_ranks.h"
+
 #include "models/dense_cost.h"
 
 #include <math.h>
@@ -169,4 +171,26 @@ double moe_problem_attention_s(const moe_problem *problem)
         return moe_dense_attention_mean(&costs, problem->network, tokens).forward_s;
     return moe_cost_dense_s(&costs, moe_network_dense_flop(problem->network, tokens),
                             moe_network_dense_memory_bytes(problem->network, tokens), tokens);
+}
+
+static bool spans_hosts(const moe_problem *problem)
+{
+    const moe_layout *layout = &problem->layout;
+    for (int rank = 0; rank < layout->devices; rank++) {
+        int first = moe_layout_group(layout, rank) * layout->ep;
+        if (moe_cluster_host(problem->cluster, rank) != moe_cluster_host(problem->cluster, first))
+            return true;
+    }
+    return false;
+}
+
+double moe_problem_line_rate(const moe_problem *problem, bool of_host)
+{
+    const moe_cluster_spec *spec = problem->cluster->spec;
+    double devices = (double)problem->cluster->devices_per_host;
+    if (!spans_hosts(problem))
+        return spec->intra.bandwidth_bytes_per_s;
+    bool shared = spec->nic.sharing == MOE_NIC_PER_HOST;
+    double host = spec->nic.bandwidth_bytes_per_s * (shared ? 1 : devices);
+    return of_host ? host : host / devices;
 }

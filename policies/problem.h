@@ -41,5 +41,8 @@ double moe_problem_chunks_s(const moe_problem *problem, moe_arena *arena, const 
                             const moe_chunk *chunks, int count);
 /* Forward seconds of attention and gate of one layer (serving: the last): what can hide a materialization. */
 double moe_problem_attention_s(const moe_problem *problem);
+/* Data-sheet bandwidth of the link that exchanges of a group are held up by: between hosts, of a host or a device's
+ * part of it, if a group spans several; else a device's within its host. */
+double moe_problem_line_rate(const moe_problem *problem, bool of_host);
 
 #endif

@@ -22,10 +22,10 @@ static void slots_follow_load(void **unused)
         {{7, 6, 5}, 0, 3, MOE_FSSDP_PROPORTIONAL, {0, 0, 0}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        moe_fssdp_rank ranking[3];
+        moe_ranked ranking[3];
         int assigned[3] = {-1, -1, -1};
         for (int e = 0; e < 3; e++)
-            ranking[e] = (moe_fssdp_rank){cases[i].loads[e], e};
+            ranking[e] = (moe_ranked){cases[i].loads[e], e};
         moe_fssdp_assign_slots(ranking, 3, cases[i].slots, cases[i].most, cases[i].replicas,
                                assigned);
         assert_memory_equal(assigned, cases[i].expected, sizeof assigned);
@@ -37,7 +37,7 @@ static void ranking_is_total(void **unused)
     (void)unused;
     moe_arena *arena = moe_arena_create(NULL);
     const double loads[] = {3, 7, 3, 9, 7};
-    const moe_fssdp_rank *ranking = moe_fssdp_ranking(arena, loads, 5);
+    const moe_ranked *ranking = moe_rank_by_load(arena, loads, 5);
     const int expected[] = {3, 1, 4, 0, 2};
     for (int i = 0; i < 5; i++)
         assert_int_equal(ranking[i].expert, expected[i]);

@@ -1,6 +1,6 @@
 #include "policies/placement/eplb_balance.h"
 
-#include <stdlib.h>
+#include "policies/ranking.h"
 
 /* One layer on its way: "mixed" numbers are experts in the order of the nodes that hold them. */
 typedef struct balance {
@@ -24,26 +24,13 @@ const char *moe_eplb_refuses(const moe_eplb_shape *shape)
     return NULL;
 }
 
-typedef struct item {
-    float weight;
-    int number;
-} item;
-
-static int by_falling_weight(const void *left, const void *right)
+/* A float is the same number as a double, so the order is that of floats. */
+static const moe_ranked *ranked(moe_arena *arena, const float *weight, int count)
 {
-    const item *a = left, *b = right;
-    if (a->weight != b->weight)
-        return a->weight > b->weight ? -1 : 1;
-    return a->number - b->number;
-}
-
-static item *ranked(moe_arena *arena, const float *weight, int count)
-{
-    item *items = moe_arena_array(arena, item, (size_t)count);
+    double *loads = moe_arena_array(arena, double, (size_t)count);
     for (int i = 0; i < count; i++)
-        items[i] = (item){weight[i], i};
-    qsort(items, (size_t)count, sizeof *items, by_falling_weight);
-    return items;
+        loads[i] = weight[i];
+    return moe_rank_by_load(arena, loads, count);
 }
 
 static int lightest_with_room(const float *sums, const int *taken, int packs, int room)
@@ -65,7 +52,7 @@ static void pack(moe_arena *arena, const float *weight, int count, int packs, in
             place[i] = i;
         return;
     }
-    const item *items = ranked(arena, weight, count);
+    const moe_ranked *items = ranked(arena, weight, count);
     float *sums = moe_arena_array(arena, float, (size_t)packs);
     int *taken = moe_arena_array(arena, int, (size_t)packs);
     for (int p = 0; p < packs; p++) {
@@ -74,8 +61,8 @@ static void pack(moe_arena *arena, const float *weight, int count, int packs, in
     }
     for (int i = 0; i < count; i++) {
         int p = lightest_with_room(sums, taken, packs, room);
-        place[items[i].number] = p * room + taken[p]++;
-        sums[p] += items[i].weight;
+        place[items[i].expert] = p * room + taken[p]++;
+        sums[p] += weight[items[i].expert];
     }
 }
 

@@ -1,10 +1,9 @@
 /* FasterMoE's dynamic shadowing: hot experts are broadcast after the gate, their gradients reduced at once. */
 #include "policies/policy.h"
+#include "policies/ranking.h"
 
 #include "configs/base/memory.h"
-#include "models/cluster_ranks.h"
 #include <math.h>
-#include <stdlib.h>
 #include <talloc.h>
 
 typedef enum fastermoe_rule { FASTERMOE_PAPER, FASTERMOE_RELEASED } fastermoe_rule;
@@ -25,7 +24,6 @@ typedef struct fastermoe_state {
     double
         row_exchange_s; /* of one row in all exchanges: 4 * token bytes / bandwidth; serving: 2 */
     double shadow_s;    /* of one shadow: broadcast, and reduction of its gradient */
-    int *order;         /* [experts] scratch */
     double *rows;       /* [ep] scratch */
     double *loads;      /* [experts] scratch */
 } fastermoe_state;
@@ -79,31 +77,12 @@ static const moe_table fastermoe_table = {
 
 /* --- creating --------------------------------------------------------------------------------- */
 
-static bool spans_hosts(const moe_problem *problem)
-{
-    for (int rank = 1; rank < problem->layout.ep; rank++) {
-        if (moe_cluster_host(problem->cluster, rank) != moe_cluster_host(problem->cluster, 0))
-            return true;
-    }
-    return false;
-}
-
-static double link_rate(const moe_problem *problem, const fastermoe_tunables *own)
-{
-    const moe_cluster_spec *spec = problem->cluster->spec;
-    if (own->bandwidth_bytes_per_s > 0)
-        return own->bandwidth_bytes_per_s;
-    if (!spans_hosts(problem))
-        return spec->intra.bandwidth_bytes_per_s;
-    bool shared = spec->nic.sharing == MOE_NIC_PER_HOST;
-    return spec->nic.bandwidth_bytes_per_s / (shared ? problem->cluster->devices_per_host : 1);
-}
-
 static void set_constants(fastermoe_state *state, const moe_problem *problem)
 {
     const moe_network *network = problem->network;
     const bool serves = moe_step_serves(&problem->options);
-    double rate = link_rate(problem, state->tunables);
+    double own = state->tunables->bandwidth_bytes_per_s;
+    double rate = own > 0 ? own : moe_problem_line_rate(problem, false);
     double flop = moe_step_expert_shape(network, MOE_FORWARD).flop_per_row;
     double peak = problem->cluster->spec->device.peak_flop_per_s;
     double copies = state->tunables->rule == FASTERMOE_PAPER && !serves ? 2 : 1;
@@ -121,7 +100,6 @@ static void *fastermoe_create(void *owner, const moe_problem *problem, const voi
         return NULL;
     fastermoe_state *state = moe_need(talloc_zero(owner, fastermoe_state));
     state->tunables = tunables;
-    state->order = moe_need(talloc_array(state, int, experts));
     state->loads = moe_need(talloc_array(state, double, experts));
     state->rows = moe_need(talloc_array(state, double, (size_t)problem->layout.ep));
     set_constants(state, problem);
@@ -150,6 +128,7 @@ typedef struct shadowing {
     int first;        /* device of the group */
     int devices;
     int experts;
+    const moe_ranked *ranking; /* experts, heaviest first */
 } shadowing;
 
 static double count_of(const shadowing *s, int place, int expert)
@@ -157,7 +136,7 @@ static double count_of(const shadowing *s, int place, int expert)
     return s->gate->counts[(size_t)(s->first + place) * (size_t)s->experts + (size_t)expert];
 }
 
-static void rank_experts(shadowing *s)
+static void rank_experts(shadowing *s, moe_arena *arena)
 {
     fastermoe_state *state = s->state;
     for (int e = 0; e < s->experts; e++) {
@@ -165,12 +144,7 @@ static void rank_experts(shadowing *s)
         for (int place = 0; place < s->devices; place++)
             state->loads[e] += count_of(s, place, e);
     }
-    for (int e = 0; e < s->experts; e++) { /* insertion: heaviest first, equals by number */
-        int at = e;
-        for (; at > 0 && state->loads[state->order[at - 1]] < state->loads[e]; at--)
-            state->order[at] = state->order[at - 1];
-        state->order[at] = e;
-    }
+    s->ranking = moe_rank_by_load(arena, state->loads, s->experts);
 }
 
 static void count_rows(shadowing *s)
@@ -205,7 +179,7 @@ static int shadows_by_paper(shadowing *s)
     double best_s = most_rows(s) * (state->row_compute_s + state->row_exchange_s);
     int shadows = 0;
     for (; shadows < s->experts; shadows++) {
-        shadow(s, state->order[shadows]);
+        shadow(s, s->ranking[shadows].expert);
         double next_s = most_rows(s) * state->row_compute_s + (shadows + 1) * state->shadow_s;
         if (next_s >= best_s)
             break;
@@ -218,11 +192,10 @@ static int shadows_by_released_code(shadowing *s)
 {
     const fastermoe_state *state = s->state;
     double row_s = state->row_compute_s + state->row_exchange_s;
-    double best_s = state->loads[state->order[0]] * row_s;
+    double best_s = s->ranking[0].load * row_s;
     int shadows = 0;
     for (; shadows + 1 < s->experts; shadows++) {
-        double next_s =
-            state->loads[state->order[shadows + 1]] * row_s + (shadows + 1) * state->shadow_s;
+        double next_s = s->ranking[shadows + 1].load * row_s + (shadows + 1) * state->shadow_s;
         if (next_s >= best_s)
             break;
         best_s = next_s;
@@ -233,7 +206,7 @@ static int shadows_by_released_code(shadowing *s)
 static void add_copies(const shadowing *s, int shadows, int words, uint64_t *extra)
 {
     for (int i = 0; i < shadows; i++) {
-        int e = s->state->order[i];
+        int e = s->ranking[i].expert;
         for (int place = 0; place < s->devices; place++) {
             if (s->first + place != s->owner[e])
                 moe_set_add(extra + (size_t)e * (size_t)words, s->first + place);
@@ -246,7 +219,6 @@ static void fastermoe_after_gate(void *own, const moe_problem *problem, const mo
                                  double *planning_s)
 {
     fastermoe_state *state = own;
-    (void)arena;
     *planning_s += state->tunables->planning_s;
     for (int group = 0; group < placement->groups; group++) {
         shadowing s = {state,
@@ -254,8 +226,9 @@ static void fastermoe_after_gate(void *own, const moe_problem *problem, const mo
                        moe_placement_owner(placement, gate->layer, group, 0),
                        group * problem->layout.ep,
                        problem->layout.ep,
-                       placement->experts};
-        rank_experts(&s);
+                       placement->experts,
+                       NULL};
+        rank_experts(&s, arena);
         bool paper = state->tunables->rule == FASTERMOE_PAPER;
         add_copies(&s, paper ? shadows_by_paper(&s) : shadows_by_released_code(&s),
                    placement->words, extra);

@@ -6,6 +6,7 @@
 #define MOE_POLICIES_PLACEMENT_FSSDP_H
 
 #include "policies/policy.h"
+#include "policies/ranking.h"
 
 typedef enum moe_fssdp_bandwidth {
     MOE_FSSDP_LINE_RATE_HOST,
@@ -112,16 +113,6 @@ void moe_fssdp_calibrate(void *state, const moe_problem *problem, const moe_gate
                          const moe_placement *placement, moe_arena *arena, uint64_t *extra,
                          double *planning_s);
 
-/* --- ranking -------------------------------------------------------------------------------- */
-
-typedef struct moe_fssdp_rank {
-    double load;
-    int expert;
-} moe_fssdp_rank;
-
-/* Experts by load, heaviest first; equal loads by number. In `arena`. */
-moe_fssdp_rank *moe_fssdp_ranking(moe_arena *arena, const double *loads, int experts);
-
 /* --- Algorithm 1: sparse materialization --------------------------------------------------- */
 
 /* One layer in one EP group. */
@@ -151,7 +142,7 @@ void moe_fssdp_materialize(moe_arena *arena, const moe_fssdp_layer *layer, uint6
 /* Splits `slots` over count experts in proportion to load: whole numbers, at least 1 while there
  * are slots, hottest first, at most `most`. Rounded to nearest by a common divisor (Webster's
  * method): one slot more never takes a replica from anybody. `ranking`: heaviest first. */
-void moe_fssdp_assign_slots(const moe_fssdp_rank *ranking, int count, int slots, int most,
+void moe_fssdp_assign_slots(const moe_ranked *ranking, int count, int slots, int most,
                             int replicas, int *assigned);
 
 /* --- Algorithm 2: heterogeneous sharding --------------------------------------------------- */

@@ -68,29 +68,6 @@ static int overlap_by_profile(const moe_problem *problem, const moe_schedule *sc
     return fits;
 }
 
-static bool spans_hosts(const moe_problem *problem)
-{
-    const moe_layout *layout = &problem->layout;
-    for (int rank = 0; rank < layout->devices; rank++) {
-        int first = moe_layout_group(layout, rank) * layout->ep;
-        if (moe_cluster_host(problem->cluster, rank) != moe_cluster_host(problem->cluster, first))
-            return true;
-    }
-    return false;
-}
-
-/* The paper's bw: between hosts if a group spans several, else within one. */
-static double line_rate(const moe_problem *problem, bool of_host)
-{
-    const moe_cluster_spec *spec = problem->cluster->spec;
-    double devices = (double)problem->cluster->devices_per_host;
-    if (!spans_hosts(problem))
-        return spec->intra.bandwidth_bytes_per_s;
-    bool shared = spec->nic.sharing == MOE_NIC_PER_HOST;
-    double host = spec->nic.bandwidth_bytes_per_s * (shared ? 1 : devices);
-    return of_host ? host : host / devices;
-}
-
 int moe_fssdp_overlap_degree(const moe_problem *problem, const moe_fssdp_tunables *tunables,
                              const moe_schedule *schedule, double attention_s)
 {
@@ -99,7 +76,7 @@ int moe_fssdp_overlap_degree(const moe_problem *problem, const moe_fssdp_tunable
         return tunables->overlap_degree < experts ? (int)tunables->overlap_degree : experts;
     if (tunables->overlap_bandwidth == MOE_FSSDP_BY_PROFILE)
         return overlap_by_profile(problem, schedule, attention_s);
-    double rate = line_rate(problem, tunables->overlap_bandwidth == MOE_FSSDP_LINE_RATE_HOST);
+    double rate = moe_problem_line_rate(problem, tunables->overlap_bandwidth == MOE_FSSDP_LINE_RATE_HOST);
     double t = floor(attention_s * rate / moe_network_expert_bytes(problem->network));
     return t < experts ? (int)t : experts;
 }

@@ -2,26 +2,7 @@
 #include "models/cluster_ranks.h"
 #include "policies/placement/fssdp.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-static int by_load(const void *left, const void *right)
-{
-    const moe_fssdp_rank *a = left;
-    const moe_fssdp_rank *b = right;
-    if (a->load != b->load)
-        return a->load > b->load ? -1 : 1;
-    return a->expert - b->expert;
-}
-
-moe_fssdp_rank *moe_fssdp_ranking(moe_arena *arena, const double *loads, int experts)
-{
-    moe_fssdp_rank *ranking = moe_arena_array(arena, moe_fssdp_rank, (size_t)experts);
-    for (int e = 0; e < experts; e++)
-        ranking[e] = (moe_fssdp_rank){loads[e], e};
-    qsort(ranking, (size_t)experts, sizeof *ranking, by_load);
-    return ranking;
-}
 
 /* --- replicas by load ----------------------------------------------------------------------- */
 
@@ -33,7 +14,7 @@ static bool needs_more(double a, int has_a, double b, int has_b)
     return left != right ? left > right : has_a < has_b;
 }
 
-static int neediest(const moe_fssdp_rank *ranking, int count, int most, bool equal,
+static int neediest(const moe_ranked *ranking, int count, int most, bool equal,
                     const int *assigned)
 {
     int best = -1;
@@ -48,7 +29,7 @@ static int neediest(const moe_fssdp_rank *ranking, int count, int most, bool equ
     return best;
 }
 
-void moe_fssdp_assign_slots(const moe_fssdp_rank *ranking, int count, int slots, int most,
+void moe_fssdp_assign_slots(const moe_ranked *ranking, int count, int slots, int most,
                             int replicas, int *assigned)
 {
     for (int i = 0; i < count; i++) {
@@ -72,7 +53,7 @@ static uint64_t *set_of(const moe_fssdp_layer *layer, uint64_t *copies, int expe
 }
 
 /* Whether every device has room for the experts of top[count] that it lacks. */
-static bool fits_everywhere(const moe_fssdp_layer *layer, const moe_fssdp_rank *top, int count,
+static bool fits_everywhere(const moe_fssdp_layer *layer, const moe_ranked *top, int count,
                             uint64_t *copies)
 {
     for (int d = 0; d < layer->devices; d++) {
@@ -165,7 +146,7 @@ static int slots_in_all(const moe_fssdp_layer *layer, const int *held, int candi
     return slots;
 }
 
-static void spread(moe_arena *arena, const moe_fssdp_layer *layer, const moe_fssdp_rank *ranking,
+static void spread(moe_arena *arena, const moe_fssdp_layer *layer, const moe_ranked *ranking,
                    int candidates, uint64_t *copies)
 {
     int *held = moe_arena_array(arena, int, (size_t)candidates); /* beyond the owner */
@@ -196,7 +177,7 @@ void moe_fssdp_materialize(moe_arena *arena, const moe_fssdp_layer *layer, uint6
     int top = layer->overlap < layer->experts ? layer->overlap : layer->experts;
     if (top <= 0)
         return;
-    moe_fssdp_rank *ranking = moe_fssdp_ranking(arena, layer->loads, layer->experts);
+    moe_ranked *ranking = moe_rank_by_load(arena, layer->loads, layer->experts);
     if (fits_everywhere(layer, ranking, top, copies)) {
         for (int i = 0; i < top; i++)
             put_everywhere(layer, set_of(layer, copies, ranking[i].expert));

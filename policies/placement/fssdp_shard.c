@@ -9,7 +9,7 @@
 
 typedef struct plan {
     const moe_fssdp_sharding *sharding;
-    moe_fssdp_rank **ranking; /* [layers] */
+    moe_ranked **ranking; /* [layers] */
     int top;                  /* t, at most all experts */
     int *by_host;             /* [devices] */
     int *free_slots;          /* [devices], over all layers */
@@ -118,13 +118,13 @@ static void place_leftover(plan *p)
 }
 
 /* Layers by their hottest cold expert, heaviest first. */
-static moe_fssdp_rank *layer_order(moe_arena *arena, const plan *p)
+static moe_ranked *layer_order(moe_arena *arena, const plan *p)
 {
     const moe_fssdp_sharding *s = p->sharding;
     double *loads = moe_arena_array(arena, double, (size_t)s->layers);
     for (int l = 0; l < s->layers; l++)
         loads[l] = p->top < s->experts ? p->ranking[l][p->top].load : 0;
-    return moe_fssdp_ranking(arena, loads, s->layers);
+    return moe_rank_by_load(arena, loads, s->layers);
 }
 
 static plan plan_begin(moe_arena *arena, const moe_fssdp_sharding *s)
@@ -132,7 +132,7 @@ static plan plan_begin(moe_arena *arena, const moe_fssdp_sharding *s)
     size_t all = (size_t)s->layers * (size_t)s->experts;
     plan p = {
         .sharding = s,
-        .ranking = moe_arena_array(arena, moe_fssdp_rank *, (size_t)s->layers),
+        .ranking = moe_arena_array(arena, moe_ranked *, (size_t)s->layers),
         .top = s->overlap < s->experts ? s->overlap : s->experts,
         .by_host = moe_arena_array(arena, int, (size_t)s->devices),
         .free_slots = moe_arena_array(arena, int, (size_t)s->devices),
@@ -142,7 +142,7 @@ static plan plan_begin(moe_arena *arena, const moe_fssdp_sharding *s)
     moe_cluster_by_host(s->cluster, 0, s->devices, p.by_host);
     for (int l = 0; l < s->layers; l++)
         p.ranking[l] =
-            moe_fssdp_ranking(arena, s->loads + (size_t)l * (size_t)s->experts, s->experts);
+            moe_rank_by_load(arena, s->loads + (size_t)l * (size_t)s->experts, s->experts);
     for (int d = 0; d < s->devices; d++)
         p.free_slots[d] = (int)(all / (size_t)s->devices);
     for (size_t i = 0; i < all; i++)
@@ -153,7 +153,7 @@ static plan plan_begin(moe_arena *arena, const moe_fssdp_sharding *s)
 bool moe_fssdp_shard(moe_arena *arena, const moe_fssdp_sharding *sharding, int *owner)
 {
     plan p = plan_begin(arena, sharding);
-    const moe_fssdp_rank *order = layer_order(arena, &p);
+    const moe_ranked *order = layer_order(arena, &p);
     for (int i = 0; i < sharding->layers; i++)
         place_cold(&p, order[i].expert);
     if (sharding->leftover == MOE_FSSDP_KEEP)

@@ -1,21 +1,9 @@
 #include "policies/placement/smartmoe.h"
 
+#include "policies/ranking.h"
+
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-typedef struct ranked_expert {
-    double load;
-    int expert;
-} ranked_expert;
-
-static int by_falling_load(const void *left, const void *right)
-{
-    const ranked_expert *a = left, *b = right;
-    if (a->load != b->load)
-        return a->load > b->load ? -1 : 1;
-    return a->expert - b->expert;
-}
 
 static double fullest(moe_arena *arena, const double *loads, int experts, int devices,
                       const int *device_of)
@@ -45,10 +33,7 @@ static void spread(moe_arena *arena, const double *loads, int experts, int devic
 {
     double *sums = moe_arena_array(arena, double, (size_t)devices);
     int *taken = moe_arena_array(arena, int, (size_t)devices);
-    ranked_expert *ranking = moe_arena_array(arena, ranked_expert, (size_t)experts);
-    for (int e = 0; e < experts; e++)
-        ranking[e] = (ranked_expert){loads[e], e};
-    qsort(ranking, (size_t)experts, sizeof *ranking, by_falling_load);
+    const moe_ranked *ranking = moe_rank_by_load(arena, loads, experts);
     for (int i = 0; i < experts; i++) {
         int e = ranking[i].expert;
         int d = least_loaded(sums, taken, devices, experts / devices, today[e]);
