@@ -1,11 +1,10 @@
 /* Plans as a noun: what reading accepts and refuses, that writing and reading are inverse, differences,
  * and the policy that runs one. Whole runs with plans are in run_plan.c. */
-#include "tests/program.h"
+#include "tests/bad_files.h"
 
 #include "models/plan.h"
 #include "policies/placement/planned.h"
 #include "tests/policy_fixture.h"
-#include <dirent.h>
 
 #define BAD_FOLDER MOE_TEST_SOURCE_DIR "/tests/bad/plans"
 
@@ -45,56 +44,15 @@ static void test_reads_all(void **state)
     talloc_free(owner);
 }
 
-/* The first message, without the path. */
-static char *first_message(const char *path)
+static bool is_refused(void *owner, const char *path, moe_diag *diag)
 {
-    void *owner = talloc_new(NULL);
-    char *text = NULL;
-    size_t length = 0;
-    FILE *stream = open_memstream(&text, &length);
-    moe_diag *diag = moe_diag_create(owner, stream);
-    assert_null(moe_plan_read(owner, path, (moe_where){0}, diag));
-    assert_true(moe_diag_error_count(diag) > 0);
-    talloc_free(owner);
-    fclose(stream);
-    text[strcspn(text, "\n")] = '\0';
-    assert_true(strncmp(text, path, strlen(path)) == 0);
-    memmove(text, text + strlen(path), strlen(text + strlen(path)) + 1);
-    return text;
-}
-
-static void check_bad_file(const char *stem)
-{
-    char path[600], expected_path[600];
-    snprintf(path, sizeof path, "%s/%s.json", BAD_FOLDER, stem);
-    snprintf(expected_path, sizeof expected_path, "%s/%s.expected", BAD_FOLDER, stem);
-    char *expected = program_read(expected_path);
-    char *found = first_message(path);
-    expected[strcspn(expected, "\n")] = '\0';
-    if (strcmp(found, expected) != 0)
-        fail_msg("%s\nfound:    %s\nexpected: %s", stem, found, expected);
-    free(expected);
-    free(found);
+    return moe_plan_read(owner, path, (moe_where){0}, diag) == NULL;
 }
 
 static void test_bad_files(void **state)
 {
     (void)state;
-    int checked = 0;
-    DIR *folder = opendir(BAD_FOLDER);
-    assert_non_null(folder);
-    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
-        char stem[256];
-        snprintf(stem, sizeof stem, "%s", entry->d_name);
-        char *dot = strstr(stem, ".json");
-        if (dot == NULL || strcmp(stem, "sound.json") == 0)
-            continue;
-        *dot = '\0';
-        check_bad_file(stem);
-        checked++;
-    }
-    closedir(folder);
-    assert_true(checked >= 45);
+    bad_files_check(BAD_FOLDER, ".json", is_refused, 45);
 }
 
 /* A file in which everything is wrong is not told so without end. */

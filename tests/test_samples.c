@@ -1,8 +1,7 @@
 /* Samples: what a sound file becomes, and one file (or line) for every way it can be hostile. */
 #include "calibrate/fit/samples.h"
-#include "tests/program.h"
+#include "tests/bad_files.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <talloc.h>
 
@@ -234,55 +233,15 @@ static void test_all_errors(void **state)
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-/* The first message, without the path. */
-static char *first_message(const char *path)
+static bool is_refused(void *owner, const char *path, moe_diag *diag)
 {
-    void *owner = talloc_new(NULL);
-    char *text = NULL;
-    size_t length = 0;
-    FILE *stream = open_memstream(&text, &length);
-    moe_diag *diag = moe_diag_create(owner, stream);
-    assert_null(moe_samples_read(owner, path, diag));
-    assert_true(moe_diag_error_count(diag) > 0);
-    talloc_free(owner);
-    fclose(stream);
-    text[strcspn(text, "\n")] = '\0';
-    assert_true(strncmp(text, path, strlen(path)) == 0);
-    memmove(text, text + strlen(path), strlen(text + strlen(path)) + 1);
-    return text;
-}
-
-static void check_bad_file(const char *stem)
-{
-    char path[600], expected_path[600];
-    snprintf(path, sizeof path, "%s/%s.jsonl", BAD_FOLDER, stem);
-    snprintf(expected_path, sizeof expected_path, "%s/%s.expected", BAD_FOLDER, stem);
-    char *expected = program_read(expected_path), *found = first_message(path);
-    expected[strcspn(expected, "\n")] = '\0';
-    if (strcmp(found, expected) != 0)
-        fail_msg("%s\nfound:    %s\nexpected: %s", stem, found, expected);
-    free(expected);
-    free(found);
+    return moe_samples_read(owner, path, diag) == NULL;
 }
 
 static void test_bad_files(void **state)
 {
     (void)state;
-    int checked = 0;
-    DIR *folder = opendir(BAD_FOLDER);
-    assert_non_null(folder);
-    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder)) {
-        char stem[256];
-        snprintf(stem, sizeof stem, "%s", entry->d_name);
-        char *dot = strstr(stem, ".jsonl");
-        if (dot == NULL || strcmp(stem, "sound.jsonl") == 0)
-            continue;
-        *dot = '\0';
-        check_bad_file(stem);
-        checked++;
-    }
-    closedir(folder);
-    assert_true(checked >= 50);
+    bad_files_check(BAD_FOLDER, ".jsonl", is_refused, 50);
 }
 
 int main(void)
